@@ -1,0 +1,75 @@
+# make lab · book · serve · test · test-full · bench · badges · clean. Each sets up what it needs.
+# Windows and macOS without make: see the conda route in README.md.
+
+PYTHON  ?= python3
+PORT    ?= 8888
+BROWSER ?= yes
+
+ifeq ($(OS),Windows_NT)
+  BIN := .venv/Scripts
+else
+  BIN := .venv/bin
+endif
+PY := $(BIN)/python
+
+# Threads, in this one place. Two when a job has the machine to itself; one where two jobs share it
+# (pytest-xdist, browser tests). Waiting threads sleep: with the other core busy that is twice as fast.
+ALONE  := OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE
+SHARED := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+
+# A relative mirror would mean another folder inside each notebook's kernel.
+ifdef MEDIMGEN_MIRROR
+  export MEDIMGEN_MIRROR := $(abspath $(MEDIMGEN_MIRROR))
+endif
+
+.PHONY: help lab book serve test test-full bench badges clean core dev pocket
+
+help:
+	@echo "make lab        open the course in JupyterLab        (PORT=8890 BROWSER=no)"
+	@echo "make book       render the course site into _build/html"
+	@echo "make serve      show the rendered site                (PORT=8890)"
+	@echo "make test       run every test, network blocked"
+	@echo "make test-full  the same and the slow ones"
+	@echo "make bench      time what has a time budget"
+	@echo "make badges     measure each notebook, write time and memory on it"
+	@echo "make clean      remove .venv and _build; fetched data stays"
+
+core:
+	@$(PYTHON) recipes/setup_env.py core
+
+dev:
+	@$(PYTHON) recipes/setup_env.py core dev
+
+pocket: core
+	@$(BIN)/medimgen fetch
+
+lab: pocket
+	$(ALONE) $(BIN)/jupyter lab --port=$(PORT) $(if $(filter no,$(BROWSER)),--no-browser) \
+	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
+	  notebooks/00-meet-the-films.ipynb
+
+book: dev pocket
+	$(ALONE) $(PY) recipes/build_book.py
+
+serve: dev
+	@test -f _build/html/index.html || $(MAKE) book
+	@echo "The site is at http://127.0.0.1:$(PORT)  (stop with Ctrl+C)"
+	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+PYTEST := $(PY) recipes/offline.py $(PY) -m pytest
+
+test: dev pocket
+	$(SHARED) $(PYTEST) -n 2 --dist loadfile -m "not slow and not serial"
+	$(ALONE) $(PYTEST) -m "serial and not slow"
+
+test-full: test
+	$(ALONE) $(PYTEST) -m slow
+
+bench: dev pocket
+	$(ALONE) $(PY) recipes/bench.py
+
+badges: dev pocket
+	$(ALONE) $(PY) recipes/measure_notebooks.py --write
+
+clean:
+	rm -rf .venv _build
