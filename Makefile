@@ -44,9 +44,7 @@ pocket: core
 	@$(BIN)/medimgen fetch
 
 lab: pocket
-	$(ALONE) $(BIN)/jupyter lab --port=$(PORT) $(if $(filter no,$(BROWSER)),--no-browser) \
-	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
-	  notebooks/00-meet-the-films.ipynb
+	$(ALONE) $(BIN)/jupyter lab --port=$(PORT) $(if $(filter no,$(BROWSER)),--no-browser) notebooks/00-meet-the-films.ipynb
 
 book: dev pocket
 	$(ALONE) $(PY) recipes/build_book.py

@@ -59,6 +59,12 @@ def pip(*arguments: str) -> None:
         )
 
 
+def quiet_jupyterlab() -> None:
+    """Switch JupyterLab's news and update checks off in .venv: nothing leaves this machine unasked."""
+    announcements = "@jupyterlab/apputils-extension:announcements"
+    subprocess.run([str(python()), "-m", "jupyter", "labextension", "disable", announcements], check=True)
+
+
 def main(extras: set[str]) -> None:
     if sys.version_info < (3, 11):
         raise SystemExit(
@@ -78,6 +84,7 @@ def main(extras: set[str]) -> None:
         pip(torch)
     names = ",".join(sorted((have | extras) - {"core"}))
     pip("--editable", f"{ROOT}[{names}]" if names else str(ROOT))
+    quiet_jupyterlab()
     STAMP.write_text(json.dumps({"state": wanted_state(), "extras": sorted(have | extras | {"core"})}))
     print("Set up.", flush=True)
 

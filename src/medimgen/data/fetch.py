@@ -146,7 +146,7 @@ def _accept(file: File, folder: Path, getter: Getter, whence: str) -> None:
     except ValueError as error:  # pooch's word for a hash that does not match
         raise CourseError(
             f"{whence}: sha256 of {file.path} differs from the manifest (a changed or cut file)",
-            next=f"delete that file at its source, or remove the damaged mirror, and run `medimgen fetch {folder.name}`",
+            next=f"delete that file at its source, or take the mirror away, and run `medimgen fetch {folder.name}`",
         ) from error
 
 

@@ -112,6 +112,25 @@ def original(file: str) -> np.ndarray:
     return np.asarray(_grey(path))
 
 
+def show_films(films: Films, per_class: int = 4, seed: int = 0):
+    """Draw `per_class` films of each subtype present, one row a subtype; returns the matplotlib figure."""
+    import matplotlib.pyplot as plt
+
+    rng = np.random.default_rng(seed)
+    subtypes = [s for s in ("normal", "bacterial", "viral") if (films.table["subtype"] == s).any()]
+    figure, axes = plt.subplots(
+        len(subtypes), per_class, figsize=(2 * per_class, 2.15 * len(subtypes)), layout="constrained", squeeze=False
+    )
+    for row, subtype in zip(axes, subtypes, strict=True):
+        chosen = rng.permutation(np.flatnonzero(films.table["subtype"] == subtype))[:per_class]
+        for axis, k in zip(row, chosen, strict=False):
+            axis.imshow(films.images[k], cmap="gray", vmin=0, vmax=255)
+        row[0].set_title(subtype, loc="left")
+        for axis in row:
+            axis.set_axis_off()
+    return figure
+
+
 def _array(files: pd.Series, size: int, tier: str) -> np.ndarray:
     """Memory map of all films of a tier at `size`; decoded once, then kept in the cache."""
     folder = fetch(FULL if tier == "full" else POCKET)

@@ -1,0 +1,7 @@
+"""`python -m medimgen`."""
+
+import sys
+
+from medimgen.cli import main
+
+sys.exit(main())
