@@ -44,7 +44,8 @@ pocket: core
 	@$(BIN)/medimgen fetch
 
 lab: pocket
-	$(ALONE) $(BIN)/jupyter lab --port=$(PORT) $(if $(filter no,$(BROWSER)),--no-browser) notebooks/00-meet-the-films.ipynb
+	$(ALONE) $(BIN)/jupyter lab --port=$(PORT) $(if $(filter no,$(BROWSER)),--no-browser) \
+	  --LabApp.extension_manager=readonly notebooks/00-meet-the-films.ipynb
 
 book: dev pocket
 	$(ALONE) $(PY) recipes/build_book.py
@@ -67,7 +68,7 @@ bench: dev pocket
 	$(ALONE) $(PY) recipes/bench.py
 
 badges: dev pocket
-	$(ALONE) $(PY) recipes/measure_notebooks.py --write
+	$(ALONE) $(PY) recipes/offline.py $(PY) recipes/measure_notebooks.py --write
 
 clean:
 	rm -rf .venv _build

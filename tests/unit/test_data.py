@@ -53,7 +53,7 @@ def test_archive_members_are_found_by_unique_names():
         ("tier: full", "tier: ful", "kermany-cxr-224/tier"),
         ("licence:", "license:", "kermany-cxr-224: must contain .*licence"),
         ("bytes: 37610874", "bytes: many", "kermany-cxr-224/bytes"),
-        ("mirror: true", "miror: true", "kermany-cxr-224/ways"),
+        ("mirror: true", "mirrors: true", "kermany-cxr-224/ways"),
         ("title:", "title", "not valid YAML"),
     ],
 )

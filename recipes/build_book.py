@@ -1,0 +1,80 @@
+"""Build the course site from scratch: `python recipes/build_book.py` (or `make book`).
+
+Jupyter Book 1.x ends with exit code 0 when a notebook crashes, and reuses old pages. So the old build is
+removed, every warning is an error, every notebook runs, and afterwards each page of the table of contents
+must be there.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pages(toc: Path) -> list[str]:
+    """Names of all pages in a table of contents, without ending, e.g. "lessons/00-setup"."""
+    import yaml
+
+    def walk(node: dict) -> list[str]:
+        own = [node[key] for key in ("root", "file") if key in node]
+        below = [child for key in ("parts", "chapters", "sections") for child in node.get(key, [])]
+        return own + [name for child in below for name in walk(child)]
+
+    return walk(yaml.safe_load(toc.read_text(encoding="utf-8")))
+
+
+def missing(html: Path, names: list[str]) -> list[str]:
+    """Those of the pages that are not in the folder `html`, or empty."""
+    files = {name: html / f"{name}.html" for name in [*names, "index", "search", "genindex"]}
+    return [name for name, file in files.items() if not file.is_file() or not file.stat().st_size]
+
+
+def build(output: Path = ROOT, source: Path = ROOT) -> Path:
+    """Build `source` into `output`/_build and return the folder that holds the pages.
+
+    Raises
+    ------
+    RuntimeError
+        If Jupyter Book fails or a page is missing afterwards.
+    """
+    html = output / "_build" / "html"
+    shutil.rmtree(output / "_build", ignore_errors=True)
+    scripts = Path(sys.executable).parent
+    quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "TQDM_DISABLE": "1", "PYTHONIOENCODING": "utf-8"}
+    start = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", start, "build", str(source), "--path-output", str(output)]
+    done = subprocess.run(
+        [*command, "--all", "-W", "-n", "--keep-going"],
+        cwd=source,
+        env=os.environ | quiet | {"PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"},
+    )
+    if done.returncode:
+        raise RuntimeError(f"jupyter-book failed (exit code {done.returncode}); its first error stands above")
+    if lost := missing(html, pages(source / "_toc.yml")):
+        raise RuntimeError(f"built, but these pages are missing: {', '.join(lost)}")
+    return html
+
+
+def main() -> int:
+    """Build and say where the site is."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=ROOT, help="folder that gets _build/ (default: the checkout)")
+    args = parser.parse_args()
+    start = time.perf_counter()
+    try:
+        html = build(args.output.resolve())
+    except RuntimeError as error:
+        print(f"build_book: {error}", file=sys.stderr)
+        return 1
+    print(f"\n{len(pages(ROOT / '_toc.yml'))} pages in {time.perf_counter() - start:.0f} s: {html / 'index.html'}")
+    print("Open that file in a browser, or run `make serve`.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

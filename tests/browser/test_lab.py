@@ -1,0 +1,136 @@
+"""A participant's first minutes: JupyterLab opens a notebook, runs it, and a slider changes a picture."""
+
+import json
+import re
+import shutil
+import time
+from itertools import pairwise
+
+import nbformat
+import pytest
+from lab import TOKEN, find_browser, open_page, running_lab
+
+from medimgen.paths import ROOT
+
+pytestmark = pytest.mark.browser
+FIRST = ROOT / "notebooks" / "00-meet-the-films.ipynb"
+KERNEL_READY = "#jp-main-statusbar :text('| Idle')"
+ALL_RAN_OR_ONE_FAILED = """() => {
+    const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')];
+    const texts = prompts.map(p => p.textContent.trim()).filter(t => t);
+    const failed = document.querySelector(".jp-OutputArea-output[data-mime-type*='error']");
+    return failed !== null || (texts.length > 0 && texts.every(t => /^\\[\\d+\\]:?$/.test(t)));
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    executable = find_browser()
+    if executable is None:
+        pytest.skip("no Chromium or Chrome found; install one to run the browser tests")
+    return executable
+
+
+def run_all(page, address, name, seconds=240):
+    """Open a notebook and press Run > Run All Cells, as a participant does; returns when all have run."""
+    page.goto(f"{address}/lab/tree/{name}?token={TOKEN}")
+    page.wait_for_selector(".jp-NotebookPanel .jp-Notebook .jp-Cell", timeout=90_000)
+    page.wait_for_selector(KERNEL_READY, timeout=90_000)
+    page.locator(".lm-MenuBar-itemLabel", has_text=re.compile("^Run$")).click()
+    page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
+    page.wait_for_function(ALL_RAN_OR_ONE_FAILED, timeout=seconds * 1000)
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=seconds * 1000)
+
+
+def saved(page, file):
+    """The notebook as JupyterLab writes it when the participant saves."""
+    before = file.stat().st_mtime_ns
+    page.locator(".jp-Notebook").first.click(position={"x": 2, "y": 2})
+    page.keyboard.press("Control+s")
+    end = time.monotonic() + 30
+    while file.stat().st_mtime_ns == before and time.monotonic() < end:
+        page.wait_for_timeout(100)
+    return nbformat.read(file, as_version=4)
+
+
+def complaints(notebook):
+    """Cells that did not run, raised, or wrote to stderr, with what they said."""
+    found = []
+    for number, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
+        if cell.execution_count is None:
+            found.append(f"code cell {number} did not run")
+        for output in cell.outputs:
+            if output.output_type == "error" or output.get("name") == "stderr":
+                found.append(f"code cell {number}: {output.get('evalue', output.get('text'))}")
+    return found
+
+
+def slider_moves_picture(page, scratch):
+    """Focus the first slider that stands beside a picture, press arrow keys; whether the picture changes.
+
+    Raises AssertionError if the picture changes by itself: then nothing would be shown.
+    """
+    box = page.locator(".jp-OutputArea .widget-vbox", has=page.locator("img")).first
+    if not box.count():
+        return False
+    handle, picture = box.locator("[role=slider]").first, box.locator("img").first
+    picture.scroll_into_view_if_needed()
+    quiet = [picture.screenshot(path=scratch / f"before-{i}.png") for i in range(3) if not page.wait_for_timeout(700)]
+    assert all(a == b for a, b in pairwise(quiet[1:])), "the picture changes although nobody moves the slider"
+    value = handle.get_attribute("aria-valuenow")
+    handle.focus()
+    for _ in range(12):
+        page.keyboard.press("ArrowRight")
+    end = time.monotonic() + 15
+    while time.monotonic() < end:
+        page.wait_for_timeout(300)
+        if picture.screenshot(path=scratch / "after.png") != quiet[-1]:
+            return handle.get_attribute("aria-valuenow") != value
+    return False
+
+
+def drive(notebook_file, browser, scratch):
+    """(complaints about the run, whether the slider moves the picture, pop-ups) for one notebook."""
+    root = scratch / "root"
+    root.mkdir()
+    shutil.copy(notebook_file, root)
+    with running_lab(root, scratch) as address, open_page(browser) as page:
+        run_all(page, address, notebook_file.name)
+        page.screenshot(path=scratch / "run.png")
+        moved = slider_moves_picture(page, scratch)
+        page.screenshot(path=scratch / "slider.png")
+        popups = page.locator(".jp-Dialog, .Toastify__toast").all_inner_texts()
+        return complaints(saved(page, root / notebook_file.name)), moved, popups
+
+
+def test_the_first_notebook(browser, tmp_path):
+    assert drive(FIRST, browser, tmp_path) == ([], True, [])
+
+
+CONSTRUCTED = """
+import io, ipywidgets, numpy as np
+from PIL import Image
+def png(level):
+    memory = io.BytesIO()
+    Image.fromarray(np.full((90, 120), level, np.uint8)).save(memory, "PNG")
+    return memory.getvalue()
+picture = ipywidgets.Image(value=png(10), width=240)
+slider = ipywidgets.IntSlider(value=10, max=250, description="centre")
+def moved(change):
+    picture.value = png(change.new)
+{connect}
+ipywidgets.VBox([slider, picture])
+"""
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_a_slider_that_is_not_connected_is_noticed(connected, browser, tmp_path):
+    connect = "slider.observe(moved, 'value')" if connected else ""
+    cells = [CONSTRUCTED.replace("{connect}", connect), "print(1)" if connected else "1 / 0"]
+    cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
+    file = tmp_path / "constructed.ipynb"
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    book = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    file.write_text(json.dumps(book), encoding="utf-8")
+    found, moved, popups = drive(file, browser, tmp_path)
+    assert (found, moved, popups) == ([] if connected else ["code cell 2: division by zero"], connected, [])

@@ -1,0 +1,76 @@
+"""The badge of each notebook is true, and every notebook is within its budget. Runs alone (`-m serial`)."""
+
+import json
+
+import measure_notebooks as bench
+import nbformat
+import pytest
+from measure_notebooks import BUDGET, Cost
+from notebook_lint import badge_line, lint
+from test_lint import good, write
+
+from medimgen.paths import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+FACTS = {"seconds": 10, "peak_mb": 500, "tiers": ["pocket", "full"], "offline": True}
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_badge_and_budget(path, tier):
+    cost = bench.measure(path, [tier])
+    facts = nbformat.read(path, as_version=4).metadata["medimgen"]
+    assert bench.complaints(cost, facts, bench.budget_of(path)) == []
+
+
+@pytest.mark.serial
+def test_time_and_memory_are_seen(tmp_path):
+    """A notebook that sleeps 1 s and holds 300 MB, half of it in a child, is measured as such."""
+    cells = [
+        "import subprocess, sys, time\nblock = bytearray(b'x') * 150_000_000",
+        "code = \"import time; b = bytearray(b'x') * 150_000_000; time.sleep(1)\"",
+        "subprocess.run([sys.executable, '-c', code], check=True); print(len(block))",
+    ]
+    make = nbformat.v4.new_code_cell
+    idle = bench.run_alone(nbformat.v4.new_notebook(cells=[make("x = 1")]), tmp_path, "pocket")
+    busy = bench.run_alone(nbformat.v4.new_notebook(cells=[make(c) for c in cells]), tmp_path, "pocket")
+    assert 280 < busy.peak_mb - idle.peak_mb < 360
+    assert busy.seconds - idle.seconds > 0.9
+
+
+@pytest.mark.parametrize(
+    ("cost", "count"),
+    [
+        (Cost(10, 500), 0),
+        (Cost(15.9, 740), 0),
+        (Cost(16.1, 740), 1),
+        (Cost(10, 760), 1),
+        (Cost(61, 500), 2),
+        (Cost(10, 1600), 2),
+    ],
+)
+def test_what_counts_as_too_much(cost, count):
+    assert len(bench.complaints(cost, FACTS, BUDGET)) == count
+
+
+def test_a_badge_over_the_budget_is_refused():
+    assert bench.complaints(Cost(1, 1), FACTS | {"seconds": 61}, BUDGET)
+
+
+def test_figures_are_rounded_up():
+    assert bench.rounded(Cost(9.1, 401), ["pocket", "full"]) == FACTS
+
+
+def test_writing_a_badge_changes_nothing_else(tmp_path):
+    notebook = good()
+    notebook.cells[0].source = "# Films"
+    file = tmp_path / "a.ipynb"
+    file.write_text(write(notebook), encoding="utf-8")
+    bench.write_badge(file, FACTS)
+    assert lint(file.read_text(encoding="utf-8")) == []
+    once = json.loads(file.read_text(encoding="utf-8"))
+    bench.write_badge(file, FACTS | {"seconds": 20})
+    twice = json.loads(file.read_text(encoding="utf-8"))
+    assert "".join(twice["cells"][0]["source"]) == f"# Films\n\n{badge_line(FACTS | {'seconds': 20})}"
+    assert once["cells"][1:] == twice["cells"][1:]
+    assert lint(json.dumps(twice, indent=1) + "\n") == []
