@@ -29,6 +29,7 @@ MEMBERS = {
         "kaggle_stage_2_train_images_dicom_headers.csv.gz",
     ],
     "nlm-reports": ["NLMCXR_reports.tgz"],
+    "smollm2-135m": ["*.gguf"],
 }
 
 

@@ -30,7 +30,7 @@ def img(picture: np.ndarray, alt: str, side: int = 512) -> str:
     return f'<img src="{data_uri(picture, side)}" alt="{html.escape(alt)}" style="max-width:100%">'
 
 
-def show_frames(label: str, frames: list[tuple[str, np.ndarray]], start: int = 0, side: int = 256) -> str:
+def show_frames(label: str, frames: list[tuple[str, np.ndarray]], start: int = 0, side: int = 384) -> str:
     """HTML with one slider over frames drawn beforehand; needs no kernel and no other file.
 
     Parameters

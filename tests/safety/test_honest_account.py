@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from medimgen.paths import ROOT
+from medimgen.paths import ROOT, cache_dir
 
 XDIST = ("-n", "1", "--dist", "loadfile")
 TESTS = """
@@ -72,8 +72,8 @@ def test_ci_set_to_false_is_no_ci(run):
 
 
 def test_both_tiers_run_where_both_are(tier, run):
-    """Under a mirror the message is gone and the test runs twice."""
-    kept = {k: v for k, v in os.environ.items() if k in ("MEDIMGEN_MIRROR", "MEDIMGEN_CACHE")}
+    """With the films in the mirror or the cache the message is gone and the test runs twice."""
+    kept = {k: v for k, v in os.environ.items() if k == "MEDIMGEN_MIRROR"} | {"MEDIMGEN_CACHE": str(cache_dir())}
     code, text = run(TESTS, "-vv", **(kept if tier == "full" else {}))
     assert code == 0
     assert ("test_tier[full]" in text) == (tier == "full")
