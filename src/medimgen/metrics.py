@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm, rankdata
+from scipy.stats import binomtest, norm, rankdata
 
 from medimgen.errors import CourseError
 
@@ -126,6 +126,12 @@ def _p_value(values: np.ndarray, null: float, direction: str) -> float:
     below = (1 + (values >= null).sum()) / (1 + len(values))
     p = {"greater": above, "less": below, "different": 2 * min(above, below)}[direction]
     return float(min(1.0, p))
+
+
+def proportion(successes: int, trials: int) -> Interval:
+    """A share with its Wilson 95 % interval (Wilson 1927); `trials` independent yes-or-no outcomes, at least 1."""
+    share = binomtest(successes, trials).proportion_ci(method="wilson")
+    return Interval(successes / trials, float(share.low), float(share.high))
 
 
 def detectable_auc(negatives: int, positives: int, cluster_sizes: np.ndarray | None = None) -> float:

@@ -13,7 +13,7 @@ import ipywidgets
 import numpy as np
 from PIL import Image
 
-from medimgen import dicom
+from medimgen import dicom, metrics
 
 
 def data_uri(picture: np.ndarray, side: int = 512) -> str:
@@ -102,3 +102,87 @@ class window_slider(WithFrames):
         frames = [(f"width {w}", dicom.window(self.film, self.centre.value, int(w))) for w in widths]
         nearest = int(np.abs(np.log(widths / self.width.value)).argmin())
         return show_frames(f"Window at centre {self.centre.value}", frames, nearest)
+
+
+class frame_slider(WithFrames):
+    """One slider over frames (name, uint8 picture (h, w)); `slider.value` is the number of the frame shown."""
+
+    def __init__(self, label: str, frames: list[tuple[str, np.ndarray]], start: int = 0):
+        self.label, self.frames = label, frames
+        self.slider = ipywidgets.IntSlider(start, 0, len(frames) - 1, description=label, readout=False)
+        self.view = ipywidgets.HTML()
+        self.slider.observe(self._draw, "value")
+        self._draw()
+        super().__init__([self.slider, self.view])
+
+    def _draw(self, change=None) -> None:
+        name, picture = self.frames[self.slider.value]
+        self.view.value = f"<p>{html.escape(name)}</p>{img(picture, f'{self.label}: {name}')}"
+
+    def static(self) -> str:
+        """The same frames with a plain HTML slider."""
+        return show_frames(self.label, self.frames, self.slider.value)
+
+
+class blind_game(WithFrames):
+    """Real or synthetic? One picture at a time, two buttons, a score with its interval.
+
+    Both kinds pass through the same blur, so that neither gives itself away by its resampling. `answers` holds
+    one True (right) or False a trial; `guess(real)` answers from code, `reset()` starts again in the same order.
+    """
+
+    def __init__(self, real: np.ndarray, synthetic: np.ndarray, trials: int = 20, seed: int = 0):
+        self.pictures, self.is_real = _shuffled(real, synthetic, trials, seed)
+        self.real = ipywidgets.Button(description="Real")
+        self.synthetic = ipywidgets.Button(description="Synthetic")
+        self.view = ipywidgets.HTML()
+        self.real.on_click(lambda _: self.guess(True))
+        self.synthetic.on_click(lambda _: self.guess(False))
+        super().__init__([self.view, ipywidgets.HBox([self.real, self.synthetic])])
+        self.reset()
+
+    def guess(self, real: bool) -> None:
+        """Answer the picture shown; after the last one nothing happens."""
+        if len(self.answers) < len(self.pictures):
+            self.answers.append(bool(real) == bool(self.is_real[len(self.answers)]))
+            self._draw()
+
+    def reset(self) -> None:
+        """Forget all answers."""
+        self.answers: list[bool] = []
+        self._draw()
+
+    def score(self) -> str:
+        """The score in words, with the Wilson interval; 50 % is guessing."""
+        if not self.answers:
+            return "no answer yet"
+        share = metrics.proportion(sum(self.answers), len(self.answers))
+        interval = f"{share.low:.0%} to {share.high:.0%}"
+        return f"{sum(self.answers)} of {len(self.answers)} right: {share.estimate:.0%} ({interval})"
+
+    def _draw(self) -> None:
+        k, n = len(self.answers), len(self.pictures)
+        self.real.disabled = self.synthetic.disabled = k == n
+        picture = "" if k == n else img(self.pictures[k], f"Film {k + 1}, real or synthetic", 384)
+        told = "" if not k else f" That one was {'real' if self.is_real[k - 1] else 'synthetic'}."
+        self.view.value = f"<p>Film {min(k + 1, n)} of {n}.{told} So far: {self.score()}.</p>{picture}"
+
+    def static(self) -> str:
+        """The films of the game, their kind told by the slider's own text."""
+        frames = [
+            (f"film {k + 1}: {'real' if real else 'synthetic'}", picture)
+            for k, (picture, real) in enumerate(zip(self.pictures, self.is_real, strict=True))
+        ]
+        return show_frames("Guess before you read on", frames, side=192)
+
+
+def _shuffled(real: np.ndarray, synthetic: np.ndarray, trials: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Half real, half synthetic pictures in random order, all blurred alike; uint8 (trials, h, w), bool (trials,)."""
+    from scipy.ndimage import gaussian_filter
+
+    rng = np.random.default_rng(seed)
+    is_real = rng.permutation(np.arange(trials) < trials // 2)
+    order = {True: iter(rng.permutation(len(real))), False: iter(rng.permutation(len(synthetic)))}
+    kinds = {True: real, False: synthetic}
+    chosen = np.stack([kinds[bool(k)][next(order[bool(k)])] for k in is_real])
+    return gaussian_filter(chosen, (0, 0.7, 0.7)), is_real

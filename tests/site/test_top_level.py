@@ -111,3 +111,13 @@ def test_pages_use_the_alternative_text_of_the_figure():
             r"\{figure\} \.\./fig/(\S+)\n(?::(?!alt)[^\n]*\n)*:alt: ([^\n]+)", page.read_text("utf-8")
         ):
             assert " ".join(notes[name]["alt"].split()) == alt, (page.name, name)
+
+
+def test_errors_in_the_set_up_table_are_the_ones_that_the_course_raises():
+    """Every quoted message of "When something fails" stands, gap by gap, in the code that raises it."""
+    table = read("lessons/00-setup.md").split("## When something fails")[1].split("\n## ")[0]
+    quoted = re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)
+    assert len(quoted) >= 6
+    code = "".join(f.read_text(encoding="utf-8") for f in (ROOT / "src" / "medimgen").rglob("*.py"))
+    code += "".join(f"{name}, " for name in ("data_manifest.yml",))  # a file name, put in when the error is raised
+    assert [q for q in quoted for part in q.split("…") if part.strip() and part.strip() not in code] == []

@@ -1,0 +1,66 @@
+"""Widgets: their callbacks, their alternative texts, and the HTML that stands in for them on the site."""
+
+import re
+
+import numpy as np
+import pytest
+
+from medimgen import dicom, metrics, widgets
+from medimgen.data.fetch import fetch
+
+
+@pytest.fixture(scope="module")
+def film():
+    return dicom.read(fetch("dicom-samples") / "RG1_UNCR.dcm")
+
+
+def test_moving_a_slider_changes_the_picture_and_its_text(film):
+    viewer = widgets.window_slider(film)
+    before, shown = viewer.view.value, viewer.picture
+    viewer.centre.value, viewer.width.value = 4500, 5000
+    assert viewer.view.value != before
+    assert 'alt="Film at centre 4500, width 5000"' in viewer.view.value
+    assert np.array_equal(viewer.picture, dicom.window(film, 4500, 5000))
+    assert not np.array_equal(viewer.picture, shown)
+
+
+def test_the_site_gets_frames_and_jupyterlab_the_live_widget(film):
+    data, _ = widgets.window_slider(film)._repr_mimebundle_()
+    assert {"text/html", "application/vnd.jupyter.widget-view+json"} <= set(data)
+    html = data["text/html"]
+    assert html.count("<figure") == html.count("alt=") == 7
+    assert html.count(" hidden>") == 6
+    assert not re.search(r'src="(?!data:)', html)
+    assert re.search(r'<label for="(frames-\w+)">.*<input id="\1" type="range"', html)
+
+
+def test_frame_slider():
+    frames = [("start", np.zeros((8, 8), np.uint8)), ("end", np.full((8, 8), 255, np.uint8))]
+    slider = widgets.frame_slider("Step", frames)
+    before = slider.view.value
+    slider.slider.value = 1
+    assert slider.view.value != before and 'alt="Step: end"' in slider.view.value
+    assert 'value="1"' in slider.static()
+
+
+def test_blind_game_counts_and_hides_nothing_but_the_answer():
+    real, fake = np.full((12, 16, 16), 200, np.uint8), np.full((12, 16, 16), 50, np.uint8)
+    game = widgets.blind_game(real, fake, trials=20)
+    assert game.is_real.sum() == 10
+    assert [bool(p.mean() > 100) for p in game.pictures] == game.is_real.tolist()
+    for picture in game.pictures:
+        (game.real if picture.mean() > 100 else game.synthetic).click()
+    assert game.answers == [True] * 20 and game.real.disabled
+    share = metrics.proportion(20, 20)
+    assert f"20 of 20 right: 100% ({share.low:.0%} to 100%)" in game.view.value
+    game.guess(True)
+    assert len(game.answers) == 20
+    game.reset()
+    game.guess(not game.is_real[0])
+    assert game.score().startswith("0 of 1 right")
+
+
+def test_wilson_interval_is_the_published_one():
+    """Newcombe 1998, table I: 15 of 148 gives 0.0624 to 0.1605 by Wilson's method without continuity correction."""
+    share = metrics.proportion(15, 148)
+    assert share.low == pytest.approx(0.0624, abs=5e-5) and share.high == pytest.approx(0.1605, abs=5e-5)
