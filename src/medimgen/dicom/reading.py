@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from medimgen.dicom.film import DicomImage, Table
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
@@ -16,6 +15,7 @@ from pydicom.pixels import apply_color_lut, get_decoder
 from pydicom.pixels.decoders import gdcm
 from pydicom.pixels.utils import get_nr_frames
 
+from medimgen.dicom.film import DicomImage, Table
 from medimgen.errors import CourseError
 
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")

@@ -6,13 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from medimgen.dicom.film import DicomImage
-from medimgen.dicom.reading import read
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.valuerep import format_number_as_ds
 
 from medimgen import __version__
+from medimgen.dicom.film import DicomImage
+from medimgen.dicom.reading import read
 from medimgen.errors import CourseError
 
 
