@@ -62,6 +62,8 @@ test: dev pocket
 	$(ALONE) $(PYTEST) -m "serial and not slow"
 
 test-full: test
+	@$(PYTHON) recipes/setup_env.py core dev research
+	@$(BIN)/medimgen fetch --tier research
 	$(ALONE) $(PYTEST) -m slow
 
 bench: dev pocket

@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     get = commands.add_parser("fetch", help="bring data to this machine and verify it")
     get.add_argument("id", nargs="*", help="data set ids (default: the pocket tier)")
-    get.add_argument("--tier", choices=("pocket", "full"), default="pocket", help="fetch all of a tier")
+    get.add_argument("--tier", choices=("pocket", "full", "research"), default="pocket", help="fetch all of a tier")
     get.add_argument("--verify", action="store_true", help="hash every file again and mend what changed")
     get.add_argument("--list", action="store_true", help="list every data set and whether it is here")
     get.set_defaults(run=_fetch)

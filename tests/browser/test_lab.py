@@ -49,8 +49,9 @@ def saved(page, file):
     page.locator(".jp-Notebook").first.click(position={"x": 2, "y": 2})
     page.keyboard.press("Control+s")
     end = time.monotonic() + 30
-    while file.stat().st_mtime_ns == before and time.monotonic() < end:
-        page.wait_for_timeout(100)
+    while (file.stat().st_mtime_ns == before or not file.stat().st_size) and time.monotonic() < end:
+        page.wait_for_timeout(200)
+    page.wait_for_timeout(1000)  # the server empties the file before it writes
     return nbformat.read(file, as_version=4)
 
 

@@ -89,8 +89,10 @@ def test_every_citation_key_of_the_manifest_is_in_the_bibliography():
     assert {e.citation for e in manifest.entries().values()} - keys == set()
 
 
-def test_figures_are_what_their_script_draws(tmp_path):
-    runpy.run_path(str(ROOT / "fig" / "draw.py"))["main"](tmp_path)
+def test_figures_are_what_their_script_draws(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "fig")
+    for script in sorted((ROOT / "fig").glob("draw*.py")):
+        runpy.run_path(str(script))["main"](tmp_path)
     drawn = {p.name: p.read_text(encoding="utf-8") for p in tmp_path.iterdir()}
     kept = {p.name: p.read_text(encoding="utf-8") for p in (ROOT / "fig").glob("*.svg")}
     assert drawn == kept
