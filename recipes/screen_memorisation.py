@@ -1,0 +1,220 @@
+"""The memorisation screen: nothing generated or trained here enters git before it has passed.
+
+    python recipes/screen_memorisation.py --model FOLDER        # 2,000 images; exit code 1 if more than 2 % are flagged
+    python recipes/screen_memorisation.py --control             # films planted 50 times must be caught
+
+An image is flagged when its nearest donor film is nearer than the nearest donor film is for 99 % of real dev
+films (other patients), in pixels or in features. Pixels: films shrunk to 48 pixels, mean removed, length 1, so
+brightness and contrast do not hide a copy; the distance is Euclidean. Features: the last inner layer of the judge
+(trained on clinic films, neither donor nor dev), averaged to 4x4 places, standardised over donor films, length 1.
+A generator of typical, smooth films comes nearer to everything, so a flag is a reason to look, not a proof of a
+copy; the nearest pairs are saved as a sheet.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from medimgen.data import radiographs
+from medimgen.paths import cache_dir
+
+LIMIT = 0.02
+QUANTILE = 0.01
+PROMPTS = (
+    "chest x-ray, normal",
+    "chest x-ray, bacterial pneumonia",
+    "chest x-ray, viral pneumonia",
+    "chest x-ray",
+    "pneumonia, x-ray",
+    "normal chest x-ray, bright",
+    "bacterial pneumonia, dark",
+    "viral pneumonia, blurred",
+    "normal, sharp, tilted clockwise",
+    "bacterial pneumonia, white lungs",
+)
+
+
+def pixel_vectors(images: np.ndarray) -> np.ndarray:
+    """Unit vectors (n, 2304) of uint8 films (n, 128, 128), blind to brightness and contrast."""
+    import torch
+    import torch.nn.functional as F
+
+    from generator.common import film_tensor
+
+    with torch.no_grad():
+        parts = [F.interpolate(x, size=(48, 48), mode="area").flatten(1) for x in film_tensor(images).split(256)]
+    return _unit(torch.cat(parts).numpy())
+
+
+def feature_maps(net, images: np.ndarray) -> np.ndarray:
+    """Last inner layer of a FeatureNet at 4x4 places, (n, 2048)."""
+    import torch
+    import torch.nn.functional as F
+
+    from generator.common import film_tensor
+
+    with torch.no_grad():
+        parts = [F.avg_pool2d(net.maps(x)[-1], 2).flatten(1) for x in film_tensor(images).split(64)]
+    return torch.cat(parts).numpy()
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    x = x - x.mean(1, keepdims=True)
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
+
+
+def nearest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distance from each unit vector of `a` to its nearest in `b`, and which that is."""
+    likeness = a @ b.T
+    best = likeness.argmax(1)
+    return np.sqrt(np.maximum(0, 2 - 2 * likeness[np.arange(len(a)), best])), best
+
+
+@dataclass(frozen=True)
+class Screen:
+    """The reference films in both spaces, with the thresholds that 1 % of dev films fall below."""
+
+    pixels: np.ndarray
+    features: np.ndarray
+    mean: np.ndarray
+    deviation: np.ndarray
+    net: object
+    thresholds: tuple[float, float]
+
+    def distances(self, images: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """(distance, nearest) in pixels, then in features."""
+        features = _unit((feature_maps(self.net, images) - self.mean) / self.deviation)
+        return nearest(pixel_vectors(images), self.pixels), nearest(features, self.features)
+
+    def flag(self, images: np.ndarray) -> np.ndarray:
+        """True for images nearer to a reference film than the threshold, in pixels or in features."""
+        (p, _), (f, _) = self.distances(images)
+        return (p < self.thresholds[0]) | (f < self.thresholds[1])
+
+
+def build(reference: np.ndarray, dev: np.ndarray, net) -> Screen:
+    """Screen against `reference` films, thresholds set on `dev` films."""
+    maps = feature_maps(net, reference)
+    mean, deviation = maps.mean(0), maps.std(0) + 1e-3
+    screen = Screen(pixel_vectors(reference), _unit((maps - mean) / deviation), mean, deviation, net, (0.0, 0.0))
+    (p, _), (f, _) = screen.distances(dev)
+    cut = float(np.quantile(p, QUANTILE)), float(np.quantile(f, QUANTILE))
+    return Screen(screen.pixels, screen.features, mean, deviation, net, cut)
+
+
+def report(screen: Screen, images: np.ndarray) -> dict:
+    (p, _), (f, _) = screen.distances(images)
+    low, high = screen.thresholds
+    share = float(((p < low) | (f < high)).mean())
+    return {
+        "images": len(images),
+        "flagged": share,
+        "flagged_pixels": float((p < low).mean()),
+        "flagged_features": float((f < high).mean()),
+        "thresholds": screen.thresholds,
+        "median_distance": [float(np.median(p)), float(np.median(f))],
+        "passed": share <= LIMIT,
+    }
+
+
+def sheet(path: Path, screen: Screen, images: np.ndarray, reference: np.ndarray, count=10) -> None:
+    """The most suspicious images above their nearest films, in pixels (two rows) and in features (two rows).
+    Holds real films: for looking at, never for git.
+    """
+    from PIL import Image
+
+    rows = []
+    for distance, which in screen.distances(images):
+        worst = np.argsort(distance)[:count]
+        rows += [np.concatenate(list(images[worst]), 1), np.concatenate(list(reference[which[worst]]), 1)]
+    Image.fromarray(np.concatenate(rows)).save(path)
+
+
+def generate(model: Path, n: int, seed: int) -> np.ndarray:
+    """`n` images over all prompts at the model's default settings."""
+    from medimgen.generate import Generator
+
+    generator, images = Generator.load(model), []
+    for k, prompt in enumerate(PROMPTS):
+        left = n // len(PROMPTS)
+        while left > 0:
+            now = min(left, 50)
+            images.append(generator(prompt, n=now, seed=seed + 10_000 * k + left).images)
+            left -= now
+    return np.concatenate(images)
+
+
+def control(recipe, planted: int = 20, times: int = 50, steps: int = 400, made: int = 400) -> dict:
+    """Go on training with clinic films planted `times` times among the donor films; the screen must catch it."""
+    import torch
+    from diffusers import DPMSolverMultistepScheduler
+
+    from generator import diffusion
+
+    data, teacher = recipe.unet()
+    clinic, donor = radiographs.load("clinic"), radiographs.load("donor").images
+    chosen = np.random.default_rng(0).choice(len(clinic.images), planted, replace=False)
+    films, kinds = clinic.images[chosen], clinic.table["subtype"].to_numpy()[chosen].tolist()
+    latents = diffusion.encode(recipe.code(), films)
+    n = len(donor)
+    level = {k: np.concatenate([v[:n], np.full(planted * times, -9)]) for k, v in data.level.items()}
+    mixed = diffusion.Data(
+        torch.cat([data.latents[:n], latents.repeat(times, 1, 1, 1)]),
+        data.subtypes[:n] + kinds * times,
+        level,
+        data.tokenizer,
+        17,
+    )
+    model = diffusion.train(mixed, recipe.work / "planted.pt", steps=steps, peak=4e-4, start_from=teacher.state_dict())
+    scheduler = DPMSolverMultistepScheduler(**diffusion.SCHEDULE, timestep_spacing="trailing")
+    texts = [PROMPTS[k % 3] for k in range(made)]
+    images = diffusion.sample(model, recipe.autoencoder(), data.tokenizer, scheduler, texts, 12, 1.0, seed=5)
+    screen = build(np.concatenate([donor, films]), radiographs.load("dev").images, recipe.judge())
+    result = report(screen, images)
+    hits = [which[which >= n] - n for _, which in screen.distances(images)]
+    flags = screen.flag(images)
+    result |= {
+        "planted": planted,
+        "times": times,
+        "steps": steps,
+        "caught": not result["passed"],
+        "nearest_is_planted": [len(h) / made for h in hits],
+        "planted_films_found": len(np.unique(np.concatenate(hits))),
+        "flagged_and_planted": int(sum(flags & (screen.distances(images)[0][1] >= n))),
+    }
+    sheet(recipe.work / "planted_sheet.png", screen, images, np.concatenate([donor, films]))
+    return result
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--work", type=Path, default=cache_dir() / "training" / "cxr-mini")
+    parser.add_argument("--model", type=Path, help="pipeline folder; default: <work>/cxr-mini")
+    parser.add_argument("--n", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=500_000)
+    parser.add_argument("--control", action="store_true", help="run the positive control instead")
+    args = parser.parse_args()
+    from train_generator import STEPS, Recipe
+
+    recipe = Recipe(args.work, args.work / "cxr-mini", STEPS)
+    if args.control:
+        result, name = control(recipe), "control.json"
+        good = result["caught"]
+    else:
+        images = generate(args.model or args.work / "cxr-mini", args.n, args.seed)
+        np.save(args.work / "screened.npy", images)
+        donor = radiographs.load("donor").images
+        screen = build(donor, radiographs.load("dev").images, recipe.judge())
+        result, name = report(screen, images), "screen.json"
+        sheet(args.work / "screen_sheet.png", screen, images, donor)
+        good = result["passed"]
+    (args.work / name).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8", newline="\n")
+    print(json.dumps(result, indent=1))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
