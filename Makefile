@@ -45,7 +45,7 @@ pocket: core
 
 lab: pocket
 	$(ALONE) $(BIN)/jupyter lab --port=$(PORT) $(if $(filter no,$(BROWSER)),--no-browser) \
-	  --LabApp.extension_manager=readonly notebooks/00-meet-the-films.ipynb
+	  $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.extension_manager=readonly notebooks/00-meet-the-films.ipynb
 
 book: dev pocket
 	$(ALONE) $(PY) recipes/build_book.py
