@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from medimgen.data import radiographs
 from medimgen.paths import cache_dir
 
@@ -41,7 +42,6 @@ def pixel_vectors(images: np.ndarray) -> np.ndarray:
     """Unit vectors (n, 2304) of uint8 films (n, 128, 128), blind to brightness and contrast."""
     import torch
     import torch.nn.functional as F
-
     from generator.common import film_tensor
 
     with torch.no_grad():
@@ -53,7 +53,6 @@ def feature_maps(net, images: np.ndarray) -> np.ndarray:
     """Last inner layer of a FeatureNet at 4x4 places, (n, 2048)."""
     import torch
     import torch.nn.functional as F
-
     from generator.common import film_tensor
 
     with torch.no_grad():
@@ -151,7 +150,6 @@ def control(recipe, planted: int = 20, times: int = 50, steps: int = 400, made: 
     """Go on training with clinic films planted `times` times among the donor films; the screen must catch it."""
     import torch
     from diffusers import DPMSolverMultistepScheduler
-
     from generator import diffusion
 
     data, teacher = recipe.unet()

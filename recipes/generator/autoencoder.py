@@ -85,9 +85,18 @@ class Training:
         self.x, self.z, self.features = film_tensor(films), latents, features.requires_grad_(False).eval()
         self.net, self.critic, self.steps, self.plan, self.seed = net, Patches(), steps, plan, seed
         self.learning = [*net.decoder.parameters(), *net.post_quant_conv.parameters()]
-        self.optimiser = torch.optim.AdamW(self.learning, 1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
+        self.optimiser = torch.optim.AdamW(self._groups(), betas=(0.9, 0.99), weight_decay=0.0)
         self.critic_optimiser = torch.optim.AdamW(self.critic.parameters(), 5e-4, betas=(0.5, 0.99))
         self.average = Average(net, 0.995)
+
+    def _groups(self) -> list[dict]:
+        """Residual branches start silent and learn fast; what carries the linear code learns slowly."""
+        branch = [p for n, p in self.net.decoder.named_parameters() if "resnets" in n and "shortcut" not in n]
+        known = {id(p) for p in branch}
+        last = list(self.net.decoder.conv_out.parameters())
+        known |= {id(p) for p in last}
+        carry = [p for p in self.learning if id(p) not in known]
+        return [{"params": q, "peak": r, "lr": r} for q, r in ((branch, 6e-4), (carry, 1e-4), (last, 2e-5))]
 
     def parts(self) -> dict:
         return dict(
@@ -118,7 +127,7 @@ class Training:
 
     def step(self, k: int) -> dict:
         for group in self.optimiser.param_groups:
-            group["lr"] = cosine(k, self.steps, 8e-4, warm=50)
+            group["lr"] = cosine(k, self.steps, group["peak"], warm=50)
         x, z = self.batch(k)
         with torch.autocast("cpu", torch.bfloat16):
             y = self.net.decode(z).sample

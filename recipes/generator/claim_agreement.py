@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
 from medimgen import claims, report
 from medimgen.data import radiographs
 from medimgen.metrics import Interval, cluster_bootstrap
@@ -79,10 +80,10 @@ def explore(rows: pd.DataFrame, draws: int, seed: int) -> dict[str, Interval]:
 def make_rows(work: Path) -> pd.DataFrame:
     """One row an image: generated or real, class wanted, class judged, patient number or seed."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from medimgen.generate import Generator
+    from train_generator import STEPS, Recipe
 
     from generator import features
-    from train_generator import STEPS, Recipe
+    from medimgen.generate import Generator
 
     judge, generator = Recipe(work, work / "cxr-mini", STEPS).judge(), Generator.load()
     dev = radiographs.load("dev")

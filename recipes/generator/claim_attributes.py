@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
 from medimgen import claims, report
 from medimgen.metrics import Interval, cluster_bootstrap
 from medimgen.paths import cache_dir
@@ -66,10 +67,10 @@ def explore(rows: pd.DataFrame, draws: int, seed: int) -> dict[str, Interval]:
 def make_rows(work: Path) -> pd.DataFrame:
     """One row an image: attribute, level asked for (-1, 0, 1), seed, value measured again."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from medimgen.generate import Generator
+    from train_generator import STEPS, Recipe
 
     from generator import attributes, outlines
-    from train_generator import STEPS, Recipe
+    from medimgen.generate import Generator
 
     generator, net, rows = Generator.load(), Recipe(work, work / "cxr-mini", STEPS).outlines(), []
     for name, words in WORDS.items():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
 from medimgen import claims, report
 from medimgen.data import radiographs
 from medimgen.metrics import Interval

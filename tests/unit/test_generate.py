@@ -1,0 +1,248 @@
+"""medimgen.generate on a tiny untrained pipeline, and on the shipped one where it is there."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from medimgen import generate
+from medimgen.errors import CourseError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An untrained pipeline of the shipped kind, small enough to run in milliseconds."""
+    import torch
+    from diffusers import AutoencoderKL, LCMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    words = {w: i for i, w in enumerate(["<pad>", "<unknown>", "chest", "xray", "normal", "pneumonia"])}
+    raw = Tokenizer(models.WordPiece(words, unk_token="<unknown>"))
+    raw.normalizer = normalizers.Sequence(
+        [normalizers.Lowercase(), normalizers.Replace("-", ""), normalizers.Replace(",", " ")]
+    )
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, model_max_length=8, pad_token="<pad>", unk_token="<unknown>"
+    )
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=6,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=8,
+        )
+    )
+    vae = AutoencoderKL(
+        in_channels=1,
+        out_channels=1,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        latent_channels=2,
+        norm_num_groups=2,
+        scaling_factor=1.0,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=2,
+        out_channels=2,
+        down_block_types=("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",),
+        mid_block_type=None,
+        block_out_channels=(16,),
+        layers_per_block=1,
+        cross_attention_dim=16,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    )
+    scheduler = LCMScheduler(
+        beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False, steps_offset=1
+    )
+    pipe = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    target = tmp_path_factory.mktemp("models") / "tiny"
+    pipe.save_pretrained(target)
+    (target / "defaults.json").write_text('{"steps": 3, "guidance": 1.5}', encoding="utf-8")
+    return target
+
+
+@pytest.fixture(scope="module")
+def generator(folder):
+    return generate.Generator.load(folder)
+
+
+def test_noise_test_vectors():
+    """The vectors printed in the docstring, which the site's JavaScript must repeat."""
+    assert [int(v) for v in generate.hash_pcg3d(np.uint32(0), 0, 0)] == [2611992518, 2833812075, 1058359340]
+    assert [int(v) for v in generate.hash_pcg3d(np.uint32(5), 7, 2)] == [506545701, 708482810, 1563293364]
+    assert generate.noise(0, 0, 4) == pytest.approx([-0.53546137, -0.8413931, -0.46937746, 0.8336103], abs=1e-6)
+    assert generate.noise(7, 2, 4) == pytest.approx([-1.4143867, -0.11090274, 0.3569368, 0.22263154], abs=1e-6)
+
+
+def test_noise_agrees_with_plain_integer_arithmetic():
+    """The same hash in Python's unbounded integers, cut to 32 bits after every operation."""
+    cut = 2**32 - 1
+
+    def plain(*numbers):
+        x, y, z = ((v * 1664525 + 1013904223) & cut for v in numbers)
+        for turn in range(2):
+            x = (x + y * z) & cut
+            y = (y + z * x) & cut
+            z = (z + x * y) & cut
+            if turn == 0:
+                x, y, z = (v ^ (v >> 16) for v in (x, y, z))
+        return x, y, z
+
+    for numbers in ((0, 0, 0), (1, 2, 3), (4095, 2**32 - 1, 49), (77, 123456789, 4)):
+        assert tuple(int(v) for v in generate.hash_pcg3d(np.uint32(numbers[0]), *numbers[1:])) == plain(*numbers)
+
+
+def test_noise_is_standard_normal_and_seeds_are_unrelated():
+    from scipy import stats
+
+    drawn = np.stack([generate.noise(seed, stream, 2048) for seed in range(60) for stream in range(3)])
+    assert stats.kstest(drawn.ravel(), "norm").pvalue > 0.001
+    likeness = np.corrcoef(drawn)[np.triu_indices(len(drawn), 1)]
+    assert abs(likeness).max() < 0.12 and likeness.std() * 2048**0.5 == pytest.approx(1, abs=0.05)
+    assert np.array_equal(generate.noise(3, 1, 7), generate.noise(3, 1, 2048)[:7])
+
+
+def test_image_of_a_batch_is_the_image_made_alone_with_one_thread_or_two(generator):
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        many = generator("normal chest x-ray", n=8, seed=40)
+        alone = [generator("normal chest x-ray", seed=40 + k).images[0] for k in (0, 5)]
+        torch.set_num_threads(2)
+        two = generator("normal chest x-ray", n=8, seed=40).images
+    finally:
+        torch.set_num_threads(threads)
+    assert many.record["seeds"] == list(range(40, 48))
+    assert many.images.dtype == np.uint8 and many.images.shape == (8, 16, 16)
+    assert abs(many.images.astype(int) - two).max() <= 1
+    for k, image in zip((0, 5), alone, strict=True):
+        assert abs(many.images[k].astype(int) - image).max() <= 1
+    assert abs(many.images[0].astype(int) - many.images[1]).max() > 1
+
+
+def test_prompt_seed_steps_guidance_and_negative_change_the_image(generator):
+    plain = generator("normal", seed=1)
+    for other in ({"seed": 2}, {"steps": 2}, {"guidance": 4.0}, {"negative": "pneumonia"}):
+        assert not np.array_equal(generator("normal", **{"seed": 1} | other).images, plain.images), other
+    assert not np.array_equal(generator("pneumonia", seed=1).images, plain.images)
+    assert np.array_equal(generator("normal", seed=1).images, plain.images)
+
+
+def test_record_says_what_was_done(generator, folder):
+    result = generator("Normal X-ay, chest", seed=5)
+    assert result.record["unseen"] == ["X-ay"]
+    assert result.record["steps"] == 3 and result.record["guidance"] == 1.5
+    assert result.record["weights_sha256"] == generate.weights_sha256(folder)
+    assert result.record["synthetic"] is True and result.record["seconds"] > 0
+    assert json.loads(json.dumps(result.record)) == result.record
+    assert generator("normal chest X-ray").record["unseen"] == []
+
+
+def test_trajectory_and_progress(generator):
+    heard = []
+    result = generator("normal", n=2, seed=3, trajectory=True, progress=lambda done, total: heard.append((done, total)))
+    assert heard == [(1, 3), (2, 3), (3, 3)]
+    assert result.trajectory.shape == (4, 2, 16, 16)
+    assert np.array_equal(result.trajectory[-1], result.images)
+    assert not np.array_equal(result.trajectory[0], result.images)
+    assert generator("normal").trajectory is None
+
+
+def test_pytorchs_own_random_numbers_are_left_alone(generator):
+    import torch
+
+    before = torch.get_rng_state()
+    generator("normal")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("bad", "named"),
+    [
+        ({"n": 0}, "n=0"),
+        ({"n": 65}, "n=65"),
+        ({"n": True}, "n=True"),
+        ({"n": 1.5}, "n=1.5"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": 2**32}, "seed="),
+        ({"steps": 0}, "steps=0"),
+        ({"steps": 51}, "steps=51"),
+        ({"guidance": -1}, "guidance=-1"),
+        ({"guidance": float("nan")}, "guidance=nan"),
+        ({"prompt": "  "}, "empty"),
+        ({"prompt": None}, "empty"),
+        ({"negative": 3}, "negative"),
+    ],
+)
+def test_bad_settings_are_named(generator, bad, named):
+    with pytest.raises(CourseError, match=named):
+        generator(**{"prompt": "normal"} | bad)
+
+
+def test_pickled_or_missing_weights_are_refused(folder, tmp_path):
+    import shutil
+
+    with pytest.raises(CourseError, match="no pipeline"):
+        generate.Generator.load(tmp_path / "nowhere")
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"anything")
+    with pytest.raises(CourseError, match="pickle"):
+        generate.Generator.load(copy)
+    (copy / "unet" / "diffusion_pytorch_model.bin").unlink()
+    (copy / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(CourseError, match="vae"):
+        generate.Generator.load(copy)
+
+
+def test_hash_of_weights_changes_with_one_byte(folder, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    assert generate.weights_sha256(copy) == generate.weights_sha256(folder)
+    path = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    assert generate.weights_sha256(copy) != generate.weights_sha256(folder)
+
+
+def test_saved_png_says_that_it_is_synthetic(generator, tmp_path):
+    from PIL import Image
+
+    result = generator("normal, é", seed=9)
+    with Image.open(generate.save_png(tmp_path / "one.png", result.images[0], result.record)) as image:
+        text = image.text
+        assert image.mode == "L" and np.array_equal(np.asarray(image), result.images[0])
+    assert text["Synthetic"] == "true" and "not for diagnosis" in text["Warning"]
+    assert (text["Prompt"], text["Seed"]) == ("normal, é", "9")
+    assert text["Weights-SHA256"] == result.record["weights_sha256"]
+    assert json.loads(text["Record"]) == result.record
+    with pytest.raises(CourseError, match="save_png"):
+        generate.save_png(tmp_path / "two.png", result.images, result.record)
+
+
+def test_import_is_light():
+    code = "import sys, medimgen.generate; sys.exit(bool({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
