@@ -36,6 +36,7 @@ def build():
         sample_size=128,
         mid_block_add_attention=False,
         force_upcast=False,
+        scaling_factor=1.0,  # the UNet learns the latents as they are; diffusers would divide by 0.18215 by default
     )
 
 
