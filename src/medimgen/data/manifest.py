@@ -134,20 +134,19 @@ class _Table:
 
 
 def show_licences() -> _Table:
-    """Table of every data set: licence, what it allows, where it comes from, who uses it."""
+    """Table of every data set: licence, what it allows, where it comes from."""
     may = {
         "yes": "yes",
         "attribution": "yes, naming the source",
         "share-alike": "yes, under the same licence",
     }
-    head = ("Data set", "Tier", "Licence", "May be passed on", "May be built on", "Source", "Used by")
+    head = ("Data set", "Tier", "Licence", "May be passed on", "May be built on", "Source")
     rows, lines = [], []
     for e in entries().values():
         cells = (e.title, e.tier, e.licence, may.get(e.redistribute, "no"), "yes" if e.derive else "no")
         link = f'<a href="{html.escape(e.source)}">{html.escape(e.citation)}</a>'
         body = "".join(f"<td>{html.escape(c)}</td>" for c in cells[1:])
-        users = html.escape(", ".join(e.users))
-        rows.append(f'<tr><th scope="row">{html.escape(e.title)}</th>{body}<td>{link}</td><td>{users}</td></tr>')
+        rows.append(f'<tr><th scope="row">{html.escape(e.title)}</th>{body}<td>{link}</td></tr>')
         lines.append(f"{e.id}: {'; '.join(cells)}; {e.source}")
     header = "".join(f'<th scope="col">{h}</th>' for h in head)
     table = f'<table class="licences"><thead><tr>{header}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
