@@ -1,4 +1,4 @@
-# make lab · book · serve · test · test-full · bench · badges · clean. Each sets up what it needs.
+# make lab · book · serve · test · test-full · models · claims · bench · badges · clean. Each sets up what it needs.
 # Windows and macOS without make: see the conda route in README.md.
 
 PYTHON  ?= python3
@@ -22,7 +22,7 @@ ifdef MEDIMGEN_MIRROR
   export MEDIMGEN_MIRROR := $(abspath $(MEDIMGEN_MIRROR))
 endif
 
-.PHONY: help lab book serve test test-full bench badges clean core dev pocket
+.PHONY: help lab book serve test test-full models claims bench badges clean core dev pocket
 
 help:
 	@echo "make lab        open the course in JupyterLab        (PORT=8890 BROWSER=no)"
@@ -30,6 +30,8 @@ help:
 	@echo "make serve      show the rendered site                (PORT=8890)"
 	@echo "make test       run every test, network blocked"
 	@echo "make test-full  the same and the slow ones"
+	@echo "make models     train the course's models again (hours; needs the full data tier)"
+	@echo "make claims     run recorded claims again             (ID=L0)"
 	@echo "make bench      time what has a time budget"
 	@echo "make badges     measure each notebook, write time and memory on it"
 	@echo "make clean      remove .venv and _build; fetched data stays"
@@ -65,6 +67,14 @@ test-full: test
 	@$(PYTHON) recipes/setup_env.py core dev research
 	@$(BIN)/medimgen fetch --tier research
 	$(ALONE) $(PYTEST) -m slow
+
+models: dev
+	$(ALONE) $(PY) recipes/train_generator.py --threads 2
+	$(ALONE) $(PY) recipes/screen_memorisation.py --control
+	$(ALONE) $(PY) recipes/screen_memorisation.py --install
+
+claims: dev pocket
+	$(ALONE) $(PY) recipes/run_claims.py $(ID)
 
 bench: dev pocket
 	$(ALONE) $(PY) recipes/bench.py

@@ -1,7 +1,8 @@
 """The memorisation screen: nothing generated or trained here enters git before it has passed.
 
-    python recipes/screen_memorisation.py --model FOLDER        # 2,000 images; exit code 1 if more than 2 % are flagged
-    python recipes/screen_memorisation.py --control             # films planted 50 times must be caught
+    python recipes/screen_memorisation.py               # 2,000 images; exit code 1 if more than 2 % are flagged
+    python recipes/screen_memorisation.py --install     # and, if it passes, put the model into models/cxr-mini
+    python recipes/screen_memorisation.py --control     # films planted 50 times must be caught
 
 An image is flagged when its nearest donor film is nearer than the nearest donor film is for 99 % of real dev
 films (other patients), in pixels or in features. Pixels: films shrunk to 48 pixels, mean removed, length 1, so
@@ -9,18 +10,23 @@ brightness and contrast do not hide a copy; the distance is Euclidean. Features:
 (trained on clinic films, neither donor nor dev), averaged to 4x4 places, standardised over donor films, length 1.
 A generator of typical, smooth films comes nearer to everything, so a flag is a reason to look, not a proof of a
 copy; the nearest pairs are saved as a sheet.
+
+The model's folder gets a third, smaller screen of the same kind, the signs of the donor films
+(`medimgen.likeness`), so that a learner's machine refuses to export what is too like one of them.
 """
 
 import argparse
 import json
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from medimgen import likeness
 from medimgen.data import radiographs
-from medimgen.paths import cache_dir
+from medimgen.paths import ROOT, cache_dir
 
 LIMIT = 0.02
 QUANTILE = 0.01
@@ -104,7 +110,17 @@ def build(reference: np.ndarray, dev: np.ndarray, net) -> Screen:
     return Screen(screen.pixels, screen.features, mean, deviation, net, cut)
 
 
-def report(screen: Screen, images: np.ndarray) -> dict:
+def known_signs(films: np.ndarray) -> np.ndarray:
+    """bool (n, 511), see `medimgen.likeness`."""
+    return np.stack([likeness.signs(film) for film in films])
+
+
+def export_threshold(known: np.ndarray, dev: np.ndarray) -> float:
+    """The distance in signs that 1 % of dev films fall below."""
+    return float(np.quantile(likeness.nearest(dev, known), QUANTILE))
+
+
+def report(screen: Screen, images: np.ndarray, known: np.ndarray, threshold: float) -> dict:
     (p, _), (f, _) = screen.distances(images)
     low, high = screen.thresholds
     share = float(((p < low) | (f < high)).mean())
@@ -116,6 +132,8 @@ def report(screen: Screen, images: np.ndarray) -> dict:
         "thresholds": screen.thresholds,
         "median_distance": [float(np.median(p)), float(np.median(f))],
         "passed": share <= LIMIT,
+        "export_threshold": threshold,
+        "refused_at_export": float((likeness.nearest(images, known) < threshold).mean()),
     }
 
 
@@ -170,8 +188,9 @@ def control(recipe, planted: int = 20, times: int = 50, steps: int = 400, made: 
     scheduler = DPMSolverMultistepScheduler(**diffusion.SCHEDULE, timestep_spacing="trailing")
     texts = [PROMPTS[k % 3] for k in range(made)]
     images = diffusion.sample(model, recipe.autoencoder(), data.tokenizer, scheduler, texts, 12, 1.0, seed=5)
-    screen = build(np.concatenate([donor, films]), radiographs.load("dev").images, recipe.judge())
-    result = report(screen, images)
+    dev, seen = radiographs.load("dev").images, np.concatenate([donor, films])
+    screen, known = build(seen, dev, recipe.judge()), known_signs(seen)
+    result = report(screen, images, known, export_threshold(known, dev))
     hits = [which[which >= n] - n for _, which in screen.distances(images)]
     flags = screen.flag(images)
     result |= {
@@ -183,34 +202,47 @@ def control(recipe, planted: int = 20, times: int = 50, steps: int = 400, made: 
         "planted_films_found": len(np.unique(np.concatenate(hits))),
         "flagged_and_planted": int(sum(flags & (screen.distances(images)[0][1] >= n))),
     }
-    sheet(recipe.work / "planted_sheet.png", screen, images, np.concatenate([donor, films]))
+    sheet(recipe.work / "planted_sheet.png", screen, images, seen)
     return result
+
+
+def screen_model(recipe, model: Path, n: int, seed: int) -> dict:
+    """Screen `n` images of the model; its folder gets the signs that guard the export."""
+    images, donor, dev = generate(model, n, seed), radiographs.load("donor").images, radiographs.load("dev").images
+    np.save(recipe.work / "screened.npy", images)
+    screen, known = build(donor, dev, recipe.judge()), known_signs(donor)
+    threshold = export_threshold(known, dev)
+    likeness.save(model, known, threshold)
+    sheet(recipe.work / "screen_sheet.png", screen, images, donor)
+    return report(screen, images, known, threshold)
+
+
+def install(model: Path) -> None:
+    """Replace models/cxr-mini by the screened model; the card there stays."""
+    target = ROOT / "models" / "cxr-mini"
+    shutil.copytree(model, target, dirs_exist_ok=True)
+    print(f"installed in {target.relative_to(ROOT)}: look at it, update its README.md, then commit")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--work", type=Path, default=cache_dir() / "training" / "cxr-mini")
-    parser.add_argument("--model", type=Path, help="pipeline folder; default: <work>/cxr-mini")
     parser.add_argument("--n", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=500_000)
     parser.add_argument("--control", action="store_true", help="run the positive control instead")
+    parser.add_argument("--install", action="store_true", help="put the model into models/cxr-mini if it passes")
     args = parser.parse_args()
     from train_generator import STEPS, Recipe
 
-    recipe = Recipe(args.work, args.work / "cxr-mini", STEPS)
-    if args.control:
-        result, name = control(recipe), "control.json"
-        good = result["caught"]
-    else:
-        images = generate(args.model or args.work / "cxr-mini", args.n, args.seed)
-        np.save(args.work / "screened.npy", images)
-        donor = radiographs.load("donor").images
-        screen = build(donor, radiographs.load("dev").images, recipe.judge())
-        result, name = report(screen, images), "screen.json"
-        sheet(args.work / "screen_sheet.png", screen, images, donor)
-        good = result["passed"]
-    (args.work / name).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8", newline="\n")
-    print(json.dumps(result, indent=1))
+    model = args.work / "cxr-mini"
+    recipe = Recipe(args.work, model, STEPS)
+    result = control(recipe) if args.control else screen_model(recipe, model, args.n, args.seed)
+    good, name = (result["caught"], "control") if args.control else (result["passed"], "screen")
+    text = json.dumps(result, indent=1) + "\n"
+    (args.work / f"{name}.json").write_text(text, encoding="utf-8", newline="\n")
+    print(text)
+    if args.install and good:
+        install(model)
     return 0 if good else 1
 
 

@@ -27,7 +27,7 @@ from medimgen.data.fetch import fetch
 from medimgen.paths import ROOT, cache_dir
 
 STAGES = ("features", "films", "latents", "autoencoder", "unet", "distil", "judge", "outlines", "pack")
-STEPS = {"features": 350, "code": 700, "autoencoder": 700, "unet": 1400, "distil": 0, "judge": 300, "outlines": 300}
+STEPS = {"features": 350, "code": 700, "autoencoder": 2500, "unet": 5000, "distil": 0, "judge": 300, "outlines": 300}
 COPIES = 2
 DEFAULTS = {"steps": 4, "guidance": 1.0}
 

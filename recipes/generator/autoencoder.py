@@ -1,4 +1,4 @@
-"""The autoencoder: films (1, 128, 128) to latents (8, 16, 16) and back, a stock diffusers `AutoencoderKL`.
+"""The autoencoder: films (1, 128, 128) to latents (12, 16, 16) and back, a stock diffusers `AutoencoderKL`.
 
 It starts as a linear code (linear.py) and its encoder stays so: the latents are principal components of 8x8
 blocks. The decoder learns to do better than the linear one, first on absolute, gradient and perceptual difference
@@ -16,7 +16,7 @@ from torch import nn
 from . import linear
 from .common import Average, Log, cosine, film_tensor, load_state, save_state
 
-CROP = 64
+CROP, CHANNELS = 64, 12
 PLAN = {"batch": 12, "adversarial_from": 400, "adversarial": 0.008, "whole_from": 900}
 
 
@@ -31,7 +31,7 @@ def build():
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(16, 32, 64, 96),
         layers_per_block=1,
-        latent_channels=8,
+        latent_channels=CHANNELS,
         norm_num_groups=4,
         sample_size=128,
         mid_block_add_attention=False,

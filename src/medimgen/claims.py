@@ -14,6 +14,7 @@ A recipe offers `measure(rows, draws, seed) -> Interval` and, for exploratory fi
 import html
 import importlib.util
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,6 +167,8 @@ def load_recipe(path: str) -> ModuleType:
     file = ROOT / path
     if not file.is_file():
         raise CourseError(f"there is no recipe {path}", next="correct `recipe` in claims.yml")
+    if str(ROOT / "recipes") not in sys.path:  # as when the recipe is run as a script
+        sys.path.append(str(ROOT / "recipes"))
     spec = importlib.util.spec_from_file_location(f"recipe_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from medimgen.errors import CourseError
+from medimgen.likeness import too_like
 from medimgen.paths import ROOT
 
 FOLDER = ROOT / "models" / "cxr-mini"
@@ -314,10 +315,12 @@ def _reporter(progress: Progress | bool, steps: int) -> Progress:
     return report
 
 
-def save_png(path: str | Path, image: np.ndarray, record: dict[str, Any]) -> Path:
+def save_png(path: str | Path, image: np.ndarray, record: dict[str, Any], model: Path = FOLDER) -> Path:
     """Write one synthetic image (uint8 (h, w)) as PNG that says what it is in its text chunks.
 
     Chunks: Synthetic = true, Warning = not for diagnosis, Prompt, Seed, Weights-SHA256, Record (all of it, JSON).
+    Raises CourseError, and writes nothing, when the image is too like a film that `model` learnt from
+    (`medimgen.likeness`): it may be a patient's.
     """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
@@ -327,6 +330,11 @@ def save_png(path: str | Path, image: np.ndarray, record: dict[str, Any]) -> Pat
         raise CourseError(
             f"save_png got an array {image.dtype} {image.shape}",
             next="give one image, e.g. result.images[0] (uint8, two axes)",
+        )
+    if too_like(image[None], model)[0]:
+        raise CourseError(
+            "this image is more like a film of the training data than films of different children are",
+            next="do not pass it on: make another with a different seed",
         )
     text = PngInfo()
     text.add_text("Synthetic", "true")

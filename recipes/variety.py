@@ -1,23 +1,17 @@
 """Claim L1b: do 200 images of one prompt differ among themselves as much as real films of the class?
 
-python recipes/generator/claim_variety.py        # needs the full data tier
+python recipes/variety.py           needs the full data tier
 """
-
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from generator import claim
+from generator.features import CLASSES
 
-from medimgen import claims, report
+from medimgen import claims
 from medimgen.data import radiographs
 from medimgen.metrics import Interval
 
-CLASSES = ("normal", "bacterial", "viral")
-PROMPTS = {
-    "normal": "chest x-ray, normal",
-    "bacterial": "chest x-ray, bacterial pneumonia",
-    "viral": "chest x-ray, viral pneumonia",
-}
 EACH, SEED, ROUNDS = 200, 110_000, 5
 
 
@@ -83,35 +77,19 @@ def make_rows() -> pd.DataFrame:
     from medimgen.generate import Generator
 
     generator, dev, rows = Generator.load(), radiographs.load("dev"), []
-    for k, (kind, prompt) in enumerate(PROMPTS.items()):
-        images = np.concatenate(
-            [generator(prompt, n=50, seed=SEED + 1000 * k + at).images for at in range(0, EACH, 50)]
-        )
-        rows += pairs(images, np.array([f"seed-{SEED + 1000 * k + i}" for i in range(EACH)]), kind, 1, 0)
+    for k, (kind, prompt) in enumerate(claim.PROMPTS.items()):
+        seed = SEED + 1000 * k
+        images = claim.images(generator, prompt, EACH, seed)
+        rows += pairs(images, np.array([f"seed-{seed + i}" for i in range(EACH)]), kind, 1, 0)
         here = (dev.table["subtype"] == kind).to_numpy()
         rows += pairs(dev.images[here], dev.table["number"].to_numpy()[here], kind, 0, 0)
     return pd.DataFrame(rows, columns=["kind", "made", "a", "b", "ssim"])
 
 
-def main(folder: Path = report.RESULTS) -> dict:
-    """Measure and record claim L1b; returns the result."""
-    from medimgen.generate import FOLDER
-
-    plan = claims.get("L1b")["primary"]
-    inputs = {
-        f"cxr-mini/{part}": next((FOLDER / part).glob("*.safetensors")) for part in ("unet", "vae", "text_encoder")
-    }
-    with report.run(
-        "L1b", seed=plan["seed"], inputs=inputs, parameters={"draws": plan["draws"], "each": EACH}, tier="full"
-    ) as run:
-        rows = make_rows()
-        interval = measure(rows, plan["draws"], plan["seed"])
-        explored = explore(rows, plan["draws"], plan["seed"])
-    report.append(run.record, folder / report.RUNS.name)
-    return claims.record(
-        "L1b", interval, n={"pairs": len(rows)}, run=run.record, rows=rows, exploratory=explored, folder=folder
-    )
+def count(rows: pd.DataFrame) -> dict[str, int]:
+    return {"pairs": len(rows), "pairs_of_generated": int(rows["made"].sum())}
 
 
 if __name__ == "__main__":
-    print(claims.show(main()["id"]))
+    claim.record("L1b", make_rows, measure, explore, count)
+    print(claims.show("L1b"))

@@ -1,17 +1,14 @@
 """Claim L1c: does each attribute of the image follow the words that name it?
 
-python recipes/generator/claim_attributes.py        # needs the outlines (train_generator.py --until outlines)
+python recipes/obedience.py         needs the full data tier; trains the outlines if there are none yet
 """
-
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from generator import attributes, claim, outlines
 
-from medimgen import claims, report
+from medimgen import claims
 from medimgen.metrics import Interval, cluster_bootstrap
-from medimgen.paths import cache_dir
 
 WORDS = {
     "exposure": ("dark", "medium brightness", "bright"),
@@ -64,15 +61,11 @@ def explore(rows: pd.DataFrame, draws: int, seed: int) -> dict[str, Interval]:
     }
 
 
-def make_rows(work: Path) -> pd.DataFrame:
+def make_rows() -> pd.DataFrame:
     """One row an image: attribute, level asked for (-1, 0, 1), seed, value measured again."""
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    from train_generator import STEPS, Recipe
-
-    from generator import attributes, outlines
     from medimgen.generate import Generator
 
-    generator, net, rows = Generator.load(), Recipe(work, work / "cxr-mini", STEPS).outlines(), []
+    generator, net, rows = Generator.load(), claim.instrument("outlines"), []
     for name, words in WORDS.items():
         for level, word in zip((-1, 0, 1), words, strict=True):
             for k, kind in enumerate(KINDS):
@@ -83,25 +76,10 @@ def make_rows(work: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["attribute", "level", "seed", "value"])
 
 
-def main(folder: Path = report.RESULTS, work: Path | None = None) -> dict:
-    """Measure and record claim L1c; returns the result."""
-    from medimgen.generate import FOLDER
-
-    plan = claims.get("L1c")["primary"]
-    inputs = {
-        f"cxr-mini/{part}": next((FOLDER / part).glob("*.safetensors")) for part in ("unet", "vae", "text_encoder")
-    }
-    with report.run(
-        "L1c", seed=plan["seed"], inputs=inputs, parameters={"draws": plan["draws"], "each": EACH}, tier="full"
-    ) as run:
-        rows = make_rows(work or cache_dir() / "training" / "cxr-mini")
-        interval = measure(rows, plan["draws"], plan["seed"])
-        explored = explore(rows, plan["draws"], plan["seed"])
-    report.append(run.record, folder / report.RUNS.name)
-    return claims.record(
-        "L1c", interval, n={"images": len(rows)}, run=run.record, rows=rows, exploratory=explored, folder=folder
-    )
+def count(rows: pd.DataFrame) -> dict[str, int]:
+    return {"images": len(rows), "seeds": int(rows["seed"].nunique())}
 
 
 if __name__ == "__main__":
-    print(claims.show(main()["id"]))
+    claim.record("L1c", make_rows, measure, explore, count)
+    print(claims.show("L1c"))
