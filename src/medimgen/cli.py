@@ -1,7 +1,8 @@
-"""The command line: `medimgen fetch` and `medimgen preflight`."""
+"""The command line: `medimgen fetch`, `medimgen preflight` and `medimgen stress`."""
 
 import argparse
 import sys
+from pathlib import Path
 
 from medimgen.errors import CourseError
 
@@ -32,6 +33,85 @@ def _preflight(args: argparse.Namespace) -> int:
     return 0 if ok else 1
 
 
+def _stress(args: argparse.Namespace) -> int:
+    """0: every requirement met (or none given); 1: not; 2: an error; 130: stopped by Ctrl+C."""
+    from medimgen import passport, requirements, robustness
+
+    kept = args.out / "resume"
+    try:
+        asked = requirements.load(args.requirements) if args.requirements else None  # hashed before the run
+        model = robustness.as_model(_model(args.model), channels=args.channels, logits=args.logits)
+        images, facts = _films(args.images, args.size or model.size or 128, args.table)
+        sweep = robustness.sweep(
+            model, images, **facts, size=args.size or model.size or 128,
+            n_jobs=args.jobs, progress=True, resume_folder=kept,
+        )  # fmt: skip
+        document = passport.write(sweep, asked, args.out)
+    except CourseError as error:
+        print(f"medimgen: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        done = len(list(kept.glob("*.npz")))
+        print(f"medimgen: stopped; {done} tasks are kept in {kept}, the same command goes on.", file=sys.stderr)
+        return 130
+    verdicts = document["requirements"]["verdicts"]
+    for v in verdicts:
+        print(
+            f"{v['status'].upper():12} {v['statement']} ({v['metric']}: {v['measured']}, asked {v['op']} {v['value']})"
+        )
+    print(f"Report: {args.out / 'report.html'}")
+    return 0 if all(v["status"] == "pass" for v in verdicts) else 1
+
+
+def _model(name: str):
+    """The course's classifier by its folder, a `package.module:name` of one's own, or a path for `as_model`."""
+    import importlib
+
+    if Path(name).is_dir() or name == "cxr-classifier":
+        from medimgen.classify import Classifier
+
+        return Classifier.load(None if name == "cxr-classifier" else name)
+    if Path(name).exists() or ":" not in name:
+        return Path(name)
+    sys.path.insert(0, "")
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise CourseError(f"{name}: {error}", next="name an existing module:name, or an .onnx file") from error
+
+
+def _films(name: str, size: int, table: Path | None) -> tuple:
+    """Films and what is known of them: of `course:SPLIT` from the course's table, else from `table`."""
+    import pandas as pd
+
+    if name.startswith("course:"):
+        from medimgen import report
+        from medimgen.data import radiographs
+
+        films = radiographs.load(name.removeprefix("course:"), size)
+        if name == "course:test":
+            report.log_test_use("medimgen stress", "sweep of the test split", "asked for on the command line")
+        known = films.table.assign(label=films.table["label"] != "normal", patient=films.table["number"])
+        return films.images, _facts(known.rename(columns={"file": "film"})[["film", "label", "patient", "subtype"]])
+    if table is None:
+        return name, {}
+    from medimgen.robustness.films import source
+
+    files = source(name, size).films
+    keys = [p.relative_to(name).as_posix() if Path(name).is_dir() else p.name for p in files]
+    known = pd.read_csv(table, sep=None, engine="python", dtype={"film": str})
+    if "film" not in known or known["film"].duplicated().any() or not set(keys) <= set(known["film"]):
+        raise CourseError(f"{table.name} has not one row for each film", next='add a column "film" of relative paths')
+    return files, _facts(known.set_index("film").loc[keys])
+
+
+def _facts(known) -> dict:
+    """The keywords of `robustness.sweep` from columns label, patient and any others, which become slices."""
+    columns = {name: known[name].to_numpy() for name in known}
+    return {"labels": columns.pop("label", None), "patients": columns.pop("patient", None), "slices": columns}
+
+
 def parser() -> argparse.ArgumentParser:
     """The argument parser of `medimgen`."""
     top = argparse.ArgumentParser(
@@ -46,6 +126,23 @@ def parser() -> argparse.ArgumentParser:
     get.set_defaults(run=_fetch)
     ready = commands.add_parser("preflight", help="is this machine ready for the course?")
     ready.set_defaults(run=_preflight)
+    stress = commands.add_parser(
+        "stress", help="how small a change flips a model's answers?", description=_stress.__doc__
+    )
+    stress.add_argument("model", help="an .onnx file, a folder of the course's classifier, or package.module:name")
+    stress.add_argument("images", help="a folder or file of PNG, JPEG or DICOM, or course:dev (pocket, clinic ...)")
+    stress.add_argument("--requirements", type=Path, help="a requirements.yml to judge by")
+    stress.add_argument(
+        "--out", type=Path, required=True, help="folder for report.html, passport.json and what to resume"
+    )
+    stress.add_argument("--table", type=Path, help="csv with columns film, label (0/1), patient and any to slice by")
+    stress.add_argument("--size", type=int, help="side in pixels the films are squashed to")
+    stress.add_argument(
+        "--channels", type=int, default=1, help="channels the model wants (0: pictures without that axis)"
+    )
+    stress.add_argument("--logits", action="store_true", help="the model returns raw scores, not probabilities")
+    stress.add_argument("--jobs", type=int, help="processes")
+    stress.set_defaults(run=_stress)
     return top
 
 
