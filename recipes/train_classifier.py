@@ -28,7 +28,7 @@ from medimgen.paths import cache_dir
 from medimgen.perturb import PERTURBATIONS
 
 LEARNT = ("donor", "clinic")
-STEPS, BATCH, PEAK, EVERY = 4000, 32, 2e-3, 200
+STEPS, BATCH, PEAK, EVERY = 2000, 32, 2e-3, 200
 ARMS = {"plain": FOLDER, "twin": FOLDER.with_name("cxr-classifier-twin")}
 
 

@@ -6,23 +6,17 @@ from pathlib import Path
 
 import torch
 
-from .diffusion import SCHEDULE
+from .settings import scheduler
 
 
-def pipeline(vae, model, tokenizer, few_steps: bool):
-    """A `StableDiffusionPipeline` of the trained parts; with `few_steps` the scheduler is LCM's, else DPM-
-    Solver++.
-    """
-    from diffusers import DPMSolverMultistepScheduler, LCMScheduler, StableDiffusionPipeline
+def pipeline(vae, model, tokenizer):
+    """A `StableDiffusionPipeline` of the trained parts."""
+    from diffusers import StableDiffusionPipeline
     from diffusers.models.attention_processor import AttnProcessor2_0
 
-    if few_steps:
-        scheduler = LCMScheduler(**SCHEDULE, clip_sample=False, set_alpha_to_one=True, steps_offset=1)
-    else:
-        scheduler = DPMSolverMultistepScheduler(**SCHEDULE, timestep_spacing="trailing", steps_offset=1)
     model.unet.set_attn_processor(AttnProcessor2_0())
     return StableDiffusionPipeline(
-        vae=vae, text_encoder=model.text, tokenizer=tokenizer, unet=model.unet, scheduler=scheduler,
+        vae=vae, text_encoder=model.text, tokenizer=tokenizer, unet=model.unet, scheduler=scheduler(),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ def pipe():
     from generator import autoencoder, captions, diffusion, pack
 
     tokenizer = captions.build_tokenizer()
-    return pack.pipeline(autoencoder.build(), diffusion.Model(len(tokenizer)), tokenizer, few_steps=False)
+    return pack.pipeline(autoencoder.build(), diffusion.Model(len(tokenizer)), tokenizer)
 
 
 def test_decoder_gets_latents_as_the_unet_learnt_them(pipe):
@@ -43,3 +43,36 @@ def test_who_learns_from_whom(stage, split, monkeypatch, tmp_path):
     recipe = train_generator.Recipe(tmp_path, tmp_path / "model", train_generator.STEPS)
     with pytest.raises(Loaded, match=f"^{split}$"):
         getattr(recipe, stage)()
+
+
+def test_one_step_of_ddim_arrives_where_the_student_is_taught_to():
+    """The v that the distillation asks for, put into diffusers' own scheduler, gives the teacher's place exactly."""
+    import torch
+    from generator import distil, settings
+
+    angle, rng = distil.angles(), torch.Generator().manual_seed(0)
+    x, goal = torch.randn(2, 1, 12, 16, 16, generator=rng)
+    scheduler = settings.scheduler()
+    scheduler.set_timesteps(distil.QUARTERS)
+    assert scheduler.timesteps.tolist() == [999, 749, 499, 249]
+    for t in scheduler.timesteps:
+        turn = angle[t + 1] - angle[t + 1 - 250]
+        v = (turn.cos() * x - goal) / turn.sin()
+        assert torch.allclose(scheduler.step(v, t, x).prev_sample, goal, atol=1e-3)
+
+
+def test_the_teachers_walk_follows_a_known_path():
+    """A teacher that knows the one film there is walks from any noise to it, whatever its step."""
+    import torch
+    from generator import distil
+
+    film, rng, angle = torch.randn(12, 16, 16), torch.Generator().manual_seed(1), distil.angles()
+
+    class Knowing:
+        def unet(self, x, t, words):
+            now = angle[t + 1].view(-1, 1, 1, 1)
+            return type("Out", (), {"sample": (now.cos() * x - film) / now.sin()})
+
+    x = torch.randn(4, 12, 16, 16, generator=rng)
+    t = torch.full((4,), 249)
+    assert torch.allclose(distil.walk(Knowing(), x, t, None, angle), film.expand(4, -1, -1, -1), atol=1e-3)
