@@ -6,12 +6,15 @@ Seeds 200000 to 200007 for every prompt, the model's own steps and guidance. The
 films are synthetic, and which weights, prompts and seeds made them.
 """
 
+import io
 import json
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from medimgen.generate import Generator
 from medimgen.paths import ROOT
@@ -43,14 +46,17 @@ def main() -> None:
             axis.imshow(image, cmap="gray", vmin=0, vmax=255)
             axis.set(xticks=[], yticks=[])
     figure.subplots_adjust(left=0.17, right=1, bottom=0, top=1, wspace=0.02, hspace=0.02)
-    about = {
-        "Synthetic": "true",
-        "Warning": "Synthetic images, not for diagnosis",
-        "Weights-SHA256": generator.sha256,
-        "Prompts": json.dumps(PROMPTS),
-        "Seeds": f"{SEED} to {SEED + EACH - 1}",
-    }
-    figure.savefig(FILE, dpi=115, metadata=about)
+    memory, about = io.BytesIO(), PngInfo()
+    figure.savefig(memory, dpi=100)
+    for key, value in (
+        ("Synthetic", "true"),
+        ("Warning", "Synthetic images, not for diagnosis"),
+        ("Weights-SHA256", generator.sha256),
+        ("Prompts", json.dumps(PROMPTS)),
+        ("Seeds", f"{SEED} to {SEED + EACH - 1}"),
+    ):
+        about.add_text(key, value)
+    Image.open(memory).convert("L").save(FILE, pnginfo=about, optimize=True)
     print(f"written: {FILE.relative_to(ROOT)}, {FILE.stat().st_size / 1000:.0f} kB")
 
 

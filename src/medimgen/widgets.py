@@ -8,6 +8,7 @@ import base64
 import html
 import io
 import uuid
+from pathlib import Path
 
 import ipywidgets
 import numpy as np
@@ -174,6 +175,48 @@ class blind_game(WithFrames):
             for k, (picture, real) in enumerate(zip(self.pictures, self.is_real, strict=True))
         ]
         return show_frames("Guess before you read on", frames, side=192)
+
+
+class vote(WithFrames):
+    """Could this film leave our department? One changed film at a time, two buttons, how far it was changed untold.
+
+    cases : (what was done, e.g. {"perturbation": "motion", "severity": 0.2}; uint8 picture (h, w)), in the order shown.
+    `votes` holds one dict a vote, what was done plus `leaves`; `answer(leaves)` votes from code, `export` keeps them.
+    """
+
+    def __init__(self, cases: list[tuple[dict, np.ndarray]]):
+        self.cases, self.votes = cases, []
+        self.yes = ipywidgets.Button(description="Could leave")
+        self.no = ipywidgets.Button(description="Send back")
+        self.view = ipywidgets.HTML()
+        self.yes.on_click(lambda _: self.answer(True))
+        self.no.on_click(lambda _: self.answer(False))
+        super().__init__([self.view, ipywidgets.HBox([self.yes, self.no])])
+        self._draw()
+
+    def answer(self, leaves: bool) -> None:
+        """Vote on the film shown; after the last one nothing happens."""
+        if len(self.votes) < len(self.cases):
+            self.votes.append({**self.cases[len(self.votes)][0], "leaves": bool(leaves)})
+            self._draw()
+
+    def export(self, path: str | Path) -> Path:
+        """Write the votes as CSV, one row a vote; several readers' files can be put one below the other."""
+        import pandas as pd
+
+        pd.DataFrame(self.votes).to_csv(path, index=False, lineterminator="\n")
+        return Path(path)
+
+    def _draw(self) -> None:
+        k, n = len(self.votes), len(self.cases)
+        self.yes.disabled = self.no.disabled = k == n
+        picture = "" if k == n else img(self.cases[k][1], f"Film {k + 1}, changed in a way not told", 384)
+        self.view.value = f"<p>{f'Film {k + 1} of {n}' if k < n else f'All {n} films voted on'}.</p>{picture}"
+
+    def static(self) -> str:
+        """The films with what was done to them as the slider's text."""
+        told = [", ".join(f"{name} {value}" for name, value in done.items()) for done, _ in self.cases]
+        return show_frames("Could this leave our department?", list(zip(told, (p for _, p in self.cases), strict=True)))
 
 
 def _shuffled(real: np.ndarray, synthetic: np.ndarray, trials: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

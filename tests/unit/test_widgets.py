@@ -60,6 +60,23 @@ def test_blind_game_counts_and_hides_nothing_but_the_answer():
     assert game.score().startswith("0 of 1 right")
 
 
+def test_votes_are_kept_with_what_was_done_and_exported(tmp_path):
+    done = [{"perturbation": "motion", "severity": s, "seed": 0} for s in (0.1, 0.9)]
+    ballot = widgets.vote([(row, np.full((16, 16), 90, np.uint8)) for row in done])
+    assert "0.9" not in ballot.view.value and "motion" not in ballot.view.value  # blind to how far it was changed
+    before = ballot.view.value
+    ballot.yes.click()
+    assert ballot.votes == [{**done[0], "leaves": True}] and ballot.view.value != before
+    ballot.no.click()
+    ballot.answer(True)  # there is no third film
+    assert [v["leaves"] for v in ballot.votes] == [True, False] and ballot.yes.disabled
+    path = ballot.export(tmp_path / "votes.csv")
+    assert (
+        path.read_text(encoding="utf-8") == "perturbation,severity,seed,leaves\nmotion,0.1,0,True\nmotion,0.9,0,False\n"
+    )
+    assert ballot.static().count("<figure") == 2 and "perturbation motion, severity 0.9" in ballot.static()
+
+
 def test_wilson_interval_is_the_published_one():
     """Newcombe 1998, table I: 15 of 148 gives 0.0624 to 0.1605 by Wilson's method without continuity correction."""
     share = metrics.proportion(15, 148)
