@@ -27,8 +27,10 @@ def data_uri(picture: np.ndarray, side: int = 512) -> str:
 
 
 def img(picture: np.ndarray, alt: str, side: int = 512) -> str:
-    """An HTML image with an alternative text."""
-    return f'<img src="{data_uri(picture, side)}" alt="{html.escape(alt)}" style="max-width:100%">'
+    """An HTML image with an alternative text, at least 256 pixels wide on the screen."""
+    width = max(256, round(picture.shape[1] * min(1, side / max(picture.shape))))
+    style = f"width:{width}px;max-width:100%"
+    return f'<img src="{data_uri(picture, side)}" alt="{html.escape(alt)}" style="{style}">'
 
 
 def show_frames(label: str, frames: list[tuple[str, np.ndarray]], start: int = 0, side: int = 384) -> str:
