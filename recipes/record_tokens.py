@@ -5,7 +5,7 @@
 SmolLM2-135M-Instruct (Allal et al. 2025, arXiv 2502.02737) is read from the wheel that data_manifest.yml names; that
 wheel is never installed. Each beginning is given as plain text, without a chat template. Recorded are the ten most
 probable next tokens (softmax of the last position's logits, temperature 1, in float32) and the greedy continuation.
-Needs the extra `research` (gguf, accelerate), 1.5 GB and a few minutes on one core. Nothing is drawn at random.
+Needs the extra `research` (gguf), 1.5 GB and a few minutes on one core. Nothing is drawn at random.
 
 The beginnings were written for this course; they hold no patient's data. They were chosen from about forty that were
 tried, because they show the point: this is an illustration, not a measurement of how often the model errs.
