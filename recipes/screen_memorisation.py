@@ -30,6 +30,8 @@ from medimgen.paths import ROOT, cache_dir
 
 LIMIT = 0.02
 QUANTILE = 0.01
+LOGS = [f"{stage}.jsonl" for stage in ("features", "autoencoder", "unet", "distil", "judge", "outlines")]
+LOGS += [f"{name}.json" for name in ("student", "settings", "screen", "control")]
 PROMPTS = (
     "chest x-ray, normal",
     "chest x-ray, bacterial pneumonia",
@@ -225,10 +227,13 @@ def screen_model(recipe, model: Path, n: int, seed: int) -> dict:
     return report(screen, images, known, threshold)
 
 
-def install(model: Path) -> None:
-    """Replace models/cxr-mini by the screened model; the card there stays."""
+def install(recipe, model: Path) -> None:
+    """Replace models/cxr-mini by the screened model, with the logs of its training; the card there stays."""
     target = ROOT / "models" / "cxr-mini"
     shutil.copytree(model, target, dirs_exist_ok=True)
+    (target / "log").mkdir(exist_ok=True)
+    for name in LOGS:
+        shutil.copy(recipe.work / name, target / "log")
     print(f"installed in {target.relative_to(ROOT)}: look at it, update its README.md, then commit")
 
 
@@ -250,7 +255,7 @@ def main() -> int:
     (args.work / f"{name}.json").write_text(text, encoding="utf-8", newline="\n")
     print(text)
     if args.install and good:
-        install(model)
+        install(recipe, model)
     return 0 if good else 1
 
 

@@ -127,7 +127,12 @@ class Recipe:
         from generator import distil
 
         data, teacher = self.unet()
-        return data, distil.train(teacher, data, self.work / "distil.pt", steps=self.steps["distil"])
+        student = distil.train(teacher, data, self.work / "distil.pt", steps=self.steps["distil"])
+        path = self.work / "student.json"
+        if not path.is_file():
+            gap = distil.compare(teacher, student, self.autoencoder(), data.tokenizer)
+            path.write_text(json.dumps(gap, indent=1) + "\n", encoding="utf-8", newline="\n")
+        return data, student
 
     def outlines(self):
         from generator import outlines

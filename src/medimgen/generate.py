@@ -202,7 +202,7 @@ class Generator:
         settings = self._settings(prompt, n, seed, steps, guidance, negative)
         start = time.perf_counter()
         with torch.inference_mode():
-            states = self._denoise(settings, trajectory, _reporter(progress, settings["steps"]))
+            states = self._denoise(settings, trajectory, reporter(progress, settings["steps"]))
             decoded = [self._decode(state) for state in states]
         record = self._record(settings, time.perf_counter() - start)
         if record["unseen"]:
@@ -257,7 +257,7 @@ class Generator:
         return torch.from_numpy(np.stack(rows))
 
     def _denoise(self, settings: dict[str, Any], keep: bool, report: Progress) -> list:
-        """Latents (n, 8, 16, 16) after the last step; with `keep` also the start and every state between."""
+        """Latents (n, 12, 16, 16) after the last step; with `keep` also the start and every state between."""
         scheduler, n, guidance = self.pipe.scheduler, settings["n"], settings["guidance"]
         wanted = self._words(settings["prompt"]).expand(n, -1, -1)
         other = self._words(settings["negative"]).expand(n, -1, -1) if guidance != 1 else None
@@ -298,7 +298,8 @@ class Generator:
         return np.concatenate(made)
 
 
-def _reporter(progress: Progress | bool, steps: int) -> Progress:
+def reporter(progress: Progress | bool, steps: int) -> Progress:
+    """`progress` itself if it is a function, else one that draws a bar (True) or does nothing (False)."""
     if callable(progress):
         return progress
     if not progress:

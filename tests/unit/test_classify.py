@@ -1,5 +1,6 @@
 """The classifier's folder, its input, its ONNX twin, and the recipe that trains it."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -146,6 +147,25 @@ def test_only_donor_and_clinic_are_learnt_from(recipe, monkeypatch):
     asked = []
     monkeypatch.setattr(recipe.radiographs, "load", lambda split: asked.append(split) or small_set(3, 0))
     assert len(recipe.learnt_films().images) == 6 and asked == ["donor", "clinic"]
+
+
+@pytest.mark.parametrize("folder", ["cxr-classifier", "cxr-classifier-twin"])
+def test_shipped_classifier_learnt_from_nobody_it_is_tested_on_and_its_card_is_right(folder):
+    from medimgen.data import radiographs
+    from medimgen.paths import ROOT
+
+    facts = Classifier.load(ROOT / "models" / folder).facts
+    card = (ROOT / "models" / folder / "README.md").read_text("utf-8")
+    table = radiographs.labels()
+    learnt = table[table["split"].isin(facts["learnt_from"])]
+    names = "".join(f"{file}\n" for file in sorted(learnt["file"]))
+    assert facts["films_sha256"] == hashlib.sha256(names.encode()).hexdigest() and facts["films_sha256"] in card
+    for split in ("dev", "test", "pocket"):
+        other = table[table["split"] == split]
+        assert not set(learnt["number"]) & set(other["number"]), split
+        assert not set(learnt["duplicate_group"].dropna()) & set(other["duplicate_group"].dropna()), split
+    for estimate, low, high in facts["test"].values():
+        assert f"{estimate:.3f} ({low:.3f} to {high:.3f})" in card
 
 
 def claim_rows(n=40):

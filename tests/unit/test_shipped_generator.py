@@ -12,6 +12,7 @@ from medimgen import claims, generate, likeness, report
 from medimgen.data import radiographs
 
 CARD = generate.FOLDER / "README.md"
+SCREENS = ("screen", "control", "control-first")
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,32 @@ def test_card_gives_the_recorded_figures_of_these_very_weights(id):
     for part in generate.PARTS:
         file = next((generate.FOLDER / part).glob("*.safetensors"))
         assert run.inputs[f"cxr-mini/{part}"] == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def log(name):
+    return json.loads((generate.FOLDER / "log" / f"{name}.json").read_text("utf-8"))
+
+
+def test_card_gives_the_figures_of_the_logs():
+    card, screen, control, first = " ".join(CARD.read_text("utf-8").split()), *map(log, SCREENS)
+    rebuilt = json.loads((generate.FOLDER / "log" / "autoencoder.jsonl").read_text("utf-8").splitlines()[-1])
+    for said in (
+        f"of {screen['images']:,} images over ten prompts, {screen['flagged']:.1%} are nearer".replace("%", " %"),
+        f"{screen['refused_at_export']:.2%} would be refused".replace("%", " %"),
+        f"{control['flagged']:.0%} of its {control['images']} images are flagged".replace("%", " %"),
+        f"{control['refused_at_export']:.0%} would be refused at export: caught".replace("%", " %"),
+        f"{first['flagged']:.2%} of its images were flagged".replace("%", " %"),
+        f"{log('student')['student']:.1f} grey levels on average",
+        f"own four-step films by {log('student')['teacher']:.1f}",
+        f"{rebuilt['psnr']:.1f} dB, SSIM {rebuilt['ssim']:.3f}",
+    ):
+        assert said in card, said
+
+
+def test_screen_passed_and_its_control_was_caught():
+    screen, control, _ = map(log, SCREENS)
+    assert screen["flagged"] <= 0.02 and screen["images"] >= 2000
+    assert control["caught"] and control["planted_films_found"] == control["planted"]
 
 
 @pytest.mark.serial

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from medimgen.errors import CourseError
-from medimgen.generate import _reporter
+from medimgen.generate import reporter
 from medimgen.robustness.films import Source, source
 from medimgen.robustness.models import Model, as_model
 
@@ -122,7 +122,7 @@ def sweep(
     work = partial(_part, model, operators, [p[1] for p in prints], tuple(seeds), settings)
     base = json.dumps([model.sha256, model.negative, prints, list(map(int, seeds)), asdict(settings)])
     parts = [films.part(k, k + chunk) for k in range(0, len(table), chunk)]
-    done, report = {}, _reporter(progress, len(parts))
+    done, report = {}, reporter(progress, len(parts))
     for i, result in _results(work, base, parts, n_jobs, resume_folder and Path(resume_folder)):
         done[i] = result
         report(len(done), len(parts))
