@@ -1,6 +1,6 @@
 """The perturbations beside other packages' operators: do the numbers agree, and who is faster?
 
-    python recipes/benchmarks/perturb_peers.py [--record]
+    python recipes/benchmarks/perturb_peers.py [--only NAME ...] [--record]
 
 SciPy, scikit-image and Pillow are always there; albumentations, MONAI, TorchIO and nrtk take part where they can be
 imported (an environment of their own: `pip install albumentations monai torchio nrtk`). Each row is at severity 0.5,
@@ -20,6 +20,7 @@ from functools import cache, partial
 import numpy as np
 from PIL import Image
 from scipy import ndimage
+from threadpoolctl import threadpool_limits
 
 from medimgen.data import radiographs
 from medimgen.paths import ROOT
@@ -260,7 +261,15 @@ def compare(name: str, operator: Callable, films: np.ndarray) -> dict[str, float
 def main() -> list[dict]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--record", action="store_true", help=f"write {RESULT.relative_to(ROOT).as_posix()}")
+    parser.add_argument("--only", nargs="+", choices=PERTURBATIONS, default=[*PERTURBATIONS], metavar="NAME")
     arguments = parser.parse_args()
+    if arguments.record and len(arguments.only) < len(PERTURBATIONS):
+        parser.error("--record wants all perturbations, so not --only")
+    with threadpool_limits(1):
+        return measure(arguments)
+
+
+def measure(arguments: argparse.Namespace) -> list[dict]:
     import torch
 
     torch.set_num_threads(1)
@@ -268,7 +277,7 @@ def main() -> list[dict]:
     peers = available()
     versions = {p: importlib.metadata.version(p) for p in [*peers, "numpy", "torch", "medimgen"]}
     print(versions, f"\n{'perturbation':13} {'peer':15} difference   ours/s  ours, one by one/s   peer/s   ratio")
-    for name in PERTURBATIONS:
+    for name in arguments.only:
         for peer in [p for p in peers if name in peers[p]]:
             row = {"perturbation": name, "peer": peer, "difference": difference(name, peers[peer][name], films[0])}
             row |= compare(name, peers[peer][name], films)

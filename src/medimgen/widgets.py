@@ -183,11 +183,13 @@ class vote(WithFrames):
     """Could this film leave our department? One changed film at a time, two buttons, how far it was changed untold.
 
     cases : (what was done, e.g. {"perturbation": "motion", "severity": 0.2}; uint8 picture (h, w)), in the order shown.
-    `votes` holds one dict a vote, what was done plus `leaves`; `answer(leaves)` votes from code, `export` keeps them.
+    reader : who votes, a name or a number; kept with each vote if given, so that readers can be weighed alike.
+    `votes` holds one dict a vote, what was done plus `leaves`; `answer(leaves)` votes from code, `export` keeps them,
+    and `perturb.plausible_from` makes limits of them.
     """
 
-    def __init__(self, cases: list[tuple[dict, np.ndarray]]):
-        self.cases, self.votes = cases, []
+    def __init__(self, cases: list[tuple[dict, np.ndarray]], reader: str | int | None = None):
+        self.cases, self.votes, self.reader = cases, [], {} if reader is None else {"reader": reader}
         self.yes = ipywidgets.Button(description="Could leave")
         self.no = ipywidgets.Button(description="Send back")
         self.view = ipywidgets.HTML()
@@ -199,7 +201,7 @@ class vote(WithFrames):
     def answer(self, leaves: bool) -> None:
         """Vote on the film shown; after the last one nothing happens."""
         if len(self.votes) < len(self.cases):
-            self.votes.append({**self.cases[len(self.votes)][0], "leaves": bool(leaves)})
+            self.votes.append({**self.reader, **self.cases[len(self.votes)][0], "leaves": bool(leaves)})
             self._draw()
 
     def export(self, path: str | Path) -> Path:

@@ -4,13 +4,23 @@ from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from scipy import fft, ndimage
 
 from medimgen.data import radiographs
 from medimgen.errors import CourseError
-from medimgen.perturb import CHOICE, PERTURBATIONS, _perturbation, apply, show_gallery
+from medimgen.perturb import (
+    CHOICE,
+    PERTURBATIONS,
+    _perturbation,
+    apply,
+    effects,
+    millimetres,
+    plausible_from,
+    show_gallery,
+)
 
 UNSEEDED = {"breathing", "focal_spot", "collimation", "resolution", "jpeg", "scatter"}  # nothing in them is random
 IDENTITY = {"dose": 1, "contrast": 1, "scanner": 1, "aspect_ratio": 1, "resolution": 1, "jpeg": 100}  # others 0
@@ -321,6 +331,18 @@ def test_pure_seeded_and_the_same_in_any_batch(name):
 
 
 @pytest.mark.parametrize("name", PERTURBATIONS)
+def test_bytes_and_floats_give_the_same_film(name, monkeypatch):
+    """Also with sides that are no multiple of a block, and with more films than are worked on at once."""
+    monkeypatch.setattr("medimgen.perturb.BLOCK", 2 * 100 * 75)
+    films = (phantoms(5, 100)[:, :, :75] * 255).astype(np.uint8)
+    for seed in (0, 1):
+        for s in (0.05, 0.5, 1.0):
+            grey = apply(name, films / np.float32(255), s, seed) * 255
+            assert np.abs(apply(name, films, s, seed) - grey).max() <= 0.51, (s, seed)
+    assert set(PERTURBATIONS) >= effects.BYTES | effects.POINTWISE
+
+
+@pytest.mark.parametrize("name", PERTURBATIONS)
 def test_a_film_changes_more_as_s_grows(name):
     films = phantoms(4)
     for seed in (0, 3):
@@ -380,6 +402,84 @@ def test_what_apply_refuses(change, told):
     assert apply(**good).shape == (2, 32, 32)
     with pytest.raises(CourseError, match=told):
         apply(**(good | change))
+
+
+def test_millimetres_need_a_width_and_a_length():
+    """On a phantom: half the shadow of an edge is as wide as told, at 0.2 mm a pixel."""
+    edge = np.zeros((64, 512), np.float32)
+    edge[:, 256:] = 1
+    measured = 0.2 * half_maximum(np.diff(apply("focal_spot", edge, 0.5)[30].astype(float)))
+    assert millimetres("focal_spot", 0.5, 512 * 0.2) == pytest.approx(measured, rel=0.1)
+    assert millimetres("motion", 0.25, 300) == pytest.approx(2 * 300 / 128) and millimetres("motion", 0, 300) == 0
+    lengths = {name for name in PERTURBATIONS if millimetres(name, 0.5, 300) is not None}
+    assert lengths == {"motion", "breathing", "focal_spot", "inspiration", "text"}
+    assert all(millimetres(name, 0.5, None) is None for name in PERTURBATIONS), "no spacing, no millimetres"
+    for wrong in (0, -300, np.nan, np.inf):
+        with pytest.raises(CourseError, match="mm wide"):
+            millimetres("motion", 0.5, wrong)
+    with pytest.raises(CourseError, match="no perturbation 'blur'"):
+        millimetres("blur", 0.5, 300)
+    with pytest.raises(CourseError, match="not within"):
+        millimetres("motion", 1.5, 300)
+
+
+def ballots(limits, each=40, name="motion"):
+    """Votes of readers who send back what lies above their limit, now and then by mistake."""
+    rng, rows = np.random.default_rng(0), []
+    for reader, limit in enumerate(limits):
+        for s in rng.uniform(0, 1, each).round(2):
+            leaves = bool((s <= limit) ^ (rng.random() < 0.05))
+            rows.append({"reader": f"r{reader}", "perturbation": name, "severity": s, "leaves": leaves})
+    return pd.DataFrame(rows)
+
+
+def test_votes_give_the_severity_at_which_half_send_back(tmp_path):
+    limit = plausible_from(ballots([0.2, 0.4, 0.6], 200))["motion"]
+    assert limit.severity == pytest.approx(0.4, abs=0.05) and limit[1:] == (600, 3)
+    many_of_one = pd.concat([ballots([0.2], 400), ballots([0.6, 0.6], 40).replace({"r0": "a", "r1": "b"})])
+    assert plausible_from(many_of_one)["motion"].severity > 0.45, "each reader weighs the same: 0.2 if votes did"
+    by_hand = pd.DataFrame({"perturbation": "dose", "severity": [0.2, 0.4] * 5, "leaves": [True, False] * 5})
+    assert plausible_from(by_hand)["dose"].severity == pytest.approx(0.3)
+    files = [tmp_path / f"{k}.csv" for k in range(2)]
+    for k, file in enumerate(files):
+        ballots([0.3 + 0.4 * k], 100).drop(columns="reader").to_csv(file, index=False)
+    assert plausible_from(files)["motion"].readers == 2, "without a name each file is a reader"
+    (tmp_path / "all.csv").write_text("".join(f.read_text(encoding="utf-8") for f in files), encoding="utf-8")
+    below = plausible_from(tmp_path / "all.csv")["motion"]
+    assert below.votes == 200 and below.readers == 1
+
+
+@pytest.mark.parametrize(
+    ("votes", "told"),
+    [
+        (ballots([0.5], 9), "motion has 9 votes.*\n.*collect 10"),
+        (ballots([0.5], 30).assign(severity=0.3), "at 1 severities"),
+        (ballots([0.5], 30).assign(leaves=True), "most readers would let.*\n.*changed more"),
+        (ballots([0.5], 30).assign(leaves=False), "send back even.*\n.*changed less"),
+        (ballots([0.5], 30).drop(columns="leaves"), "lack leaves"),
+        (ballots([0.5], 30, "blur"), "'blur'"),
+        (ballots([0.5], 30).assign(severity=1.5), "outside 0..1"),
+        (ballots([0.5], 30).assign(leaves="perhaps"), "neither True nor False"),
+        ([], "no votes"),
+    ],
+)
+def test_votes_that_set_no_limit_say_what_to_do(votes, told):
+    with pytest.raises(CourseError, match=told):
+        plausible_from(votes)
+
+
+def test_votes_move_the_figures_of_a_sweep():
+    from medimgen import robustness
+
+    films = np.linspace(0.5, 0.7, 8, dtype=np.float32)[:, None, None] * np.ones((1, 32, 32), np.float32)
+    p, shares = PERTURBATIONS["collimation"], []
+    for limit in (0.15, 0.75):
+        votes = ballots([limit], 400, "collimation")
+        ours = replace(p, plausible=plausible_from(votes)["collimation"].severity, source="votes")
+        found = robustness.sweep(lambda x: x.reshape(len(x), -1).mean(1), films, perturbations=[ours],
+                                 settings=robustness.Settings(confident=0.5))  # fmt: skip
+        shares.append(robustness.figures(found, draws=20)["plausible_flips"].estimate)
+    assert shares[0] < shares[1], "whoever lets more films leave finds more flips among them"
 
 
 def test_gallery_shows_all_with_value_and_unit():

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from medimgen import dicom, metrics, widgets
+from medimgen import dicom, metrics, perturb, widgets
 from medimgen.data.fetch import fetch
 
 
@@ -74,7 +74,23 @@ def test_votes_are_kept_with_what_was_done_and_exported(tmp_path):
     assert (
         path.read_text(encoding="utf-8") == "perturbation,severity,seed,leaves\nmotion,0.1,0,True\nmotion,0.9,0,False\n"
     )
+    named = widgets.vote([(row, np.zeros((16, 16), np.uint8)) for row in done], reader="anna")
+    named.answer(False)
+    assert named.votes == [{"reader": "anna", **done[0], "leaves": False}]
     assert ballot.static().count("<figure") == 2 and "perturbation motion, severity 0.9" in ballot.static()
+
+
+def test_exported_votes_give_a_limit(tmp_path):
+    severities = np.linspace(0.1, 0.6, 12).round(3)
+    cases = [({"perturbation": "dose", "severity": s, "seed": 0}, np.zeros((16, 16), np.uint8)) for s in severities]
+    files = []
+    for k, limit in enumerate((0.3, 0.45)):
+        ballot = widgets.vote(cases)
+        for s in severities:
+            ballot.answer(s <= limit)
+        files.append(ballot.export(tmp_path / f"{k}.csv"))
+    found = perturb.plausible_from(files)["dose"]
+    assert 0.28 < found.severity < 0.47 and found.votes == 24 and found.readers == 2
 
 
 def test_wilson_interval_is_the_published_one():

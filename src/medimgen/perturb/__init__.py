@@ -9,9 +9,10 @@ could leave a department, and `source` why. What is random (a path, a noise fiel
 seed alone, so raising s moves along one path. Where a change has two directions, even and odd seeds take one each.
 
 The films are processed 8-bit pictures without pixel spacing or raw signal. Lengths are therefore pixels of a film
-128 pixels wide, never mm; where a plausible one comes from mm, 128 pixels are taken to span 30 cm. Exposure is
-relative: grey falls with its logarithm, white to black is taken to be a factor of 100, and a pixel of bare beam at
-width 128 to have collected 5,000 quanta, about as a detector pixel does. Not a test bench for medical devices.
+128 pixels wide, never mm (but see `millimetres` for DICOM files); where a plausible one comes from mm, 128 pixels are
+taken to span 30 cm. Exposure is relative: grey falls with its logarithm, white to black is taken to be a factor of 100,
+and a pixel of bare beam at width 128 to have collected 5,000 quanta, about as a detector pixel does. Not a test bench
+for medical devices.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,11 @@ import numpy as np
 
 from medimgen.errors import CourseError
 from medimgen.perturb import effects
+from medimgen.perturb.votes import Limit, plausible_from
 
+__all__ = ["PERTURBATIONS", "Limit", "Perturbation", "apply", "millimetres", "plausible_from", "show_gallery"]
+
+BLOCK = 2**18  # pixels worked on at once
 CHOICE = "authors' choice, to be replaced by readers' votes"
 
 
@@ -31,7 +36,8 @@ class Perturbation:
 
     cause : what happens in the room. at : the value in `unit` for s in 0..1; at(0) is that of the film as it is.
     plausible, source : the s up to which a film could leave a department, and where that comes from.
-    run : (float32 images (n, h, w) in 0..1, severities (n,), seed) -> images; use `apply`, which checks and clips.
+    run : (images (n, h, w), severities (n,), seed) -> images of the same type: float32 in 0..1, which may leave that
+        range, or uint8. It checks nothing; use `apply`.
     """
 
     name: str
@@ -56,21 +62,20 @@ def apply(name: str, images: np.ndarray, s: float | np.ndarray, seed: int = 0) -
     Raises CourseError for an unknown name, s or seed out of range, and images other than those above.
     """
     images, severity = np.asarray(images), np.asarray(s, dtype=float)
-    if name not in PERTURBATIONS:
-        raise CourseError(f"there is no perturbation {name!r}", next=f"choose from {', '.join(PERTURBATIONS)}")
+    perturbation = _known(name)
     _check(images)
     stack = images if images.ndim == 3 else images[None]
     if severity.shape not in ((), stack.shape[:1]) or not ((severity >= 0) & (severity <= 1)).all():
         raise CourseError("s is not within 0..1, or not one for each image", next="pass one number, e.g. s=0.25")
     if not isinstance(seed, int | np.integer) or seed < 0:
         raise CourseError(f"the seed is {seed!r}", next="pass a whole number from 0 upwards")
-    severity, out = np.broadcast_to(severity, stack.shape[:1]), stack.copy()
-    if (touched := severity > 0).any():
-        scale = np.float32(255 if images.dtype == np.uint8 else 1)
-        films = stack[touched].astype(np.float32, copy=False)
-        changed = PERTURBATIONS[name].run(np.divide(films, scale, out=films), severity[touched], int(seed))
-        np.multiply(np.clip(changed, 0, 1, out=changed), scale, out=changed)
-        out[touched] = np.rint(changed, out=changed) if images.dtype == np.uint8 else changed
+    severity = np.broadcast_to(severity, stack.shape[:1])
+    if not (touched := severity > 0).any():
+        return images.copy()
+    films, which = (stack, slice(None)) if touched.all() else (stack[touched], touched)
+    films = films if images.dtype == np.uint8 else films.astype(np.float32, copy=False)
+    changed, out = perturbation.run(films, severity[touched], int(seed)), stack.copy()
+    out[which] = changed if images.dtype == np.uint8 else np.clip(changed, 0, 1, out=changed)
     return out.reshape(images.shape)
 
 
@@ -88,12 +93,27 @@ def _check(images: np.ndarray) -> None:
 def _perturbation(name: str, cause: str, unit: str, at: Callable, plausible: float, source: str) -> Perturbation:
     change = getattr(effects, name)
 
+    def few(films: np.ndarray, value: float, seed: int) -> np.ndarray:
+        if films.dtype != np.uint8 or name in effects.BYTES:
+            return change(films, value, seed)
+        table = name in effects.POINTWISE  # then 256 greys answer for all
+        grey = (np.arange(256, dtype=np.float32).reshape(1, 16, 16) if table else films) / np.float32(255)
+        grey = np.clip(change(grey, value, seed), 0, 1, dtype=np.float32)
+        grey = np.rint(np.multiply(grey, np.float32(255), out=grey), out=grey).astype(np.uint8)
+        if not table:
+            return grey
+        return np.frombuffer(films.tobytes().translate(grey.tobytes()), np.uint8).reshape(films.shape)
+
     def run(images: np.ndarray, s: np.ndarray, seed: int) -> np.ndarray:
-        values, out = np.unique(s), np.empty_like(images)
-        if len(values) == 1:
-            return change(images, at(float(values[0])), seed)
+        values, out = np.unique(s), np.empty(images.shape, images.dtype)
+        some = max(1, BLOCK // (images.shape[1] * images.shape[2]))  # so many stay in the processor's cache
+        if len(values) == 1 and len(images) <= some:
+            return few(images, at(float(values[0])), seed)
         for value in values:  # films of equal severity go together
-            out[s == value] = change(images[s == value], at(float(value)), seed)
+            rows = np.flatnonzero(s == value)
+            for k in range(0, len(rows), some):
+                part = slice(k, k + some) if len(values) == 1 else rows[k : k + some]
+                out[part] = few(images[part], at(float(value)), seed)
         return out
 
     return Perturbation(name, cause, unit, at, plausible, source, run)
@@ -142,6 +162,32 @@ _ROWS = (  # name, cause, unit, severity to unit, plausible up to, source of tha
 )
 # fmt: on
 PERTURBATIONS = {row[0]: _perturbation(*row) for row in _ROWS}
+
+
+def millimetres(name: str, s: float, film_width_mm: float | None) -> float | None:
+    """The length that severity s of a perturbation has on a film of known width.
+
+    film_width_mm : columns times their distance, e.g. `film.pixels.shape[1] * film.spacing_mm[1]` of a
+        `dicom.DicomImage`; None where the file has no usable spacing (`dicom.read` leaves a spacing of 0 aside).
+        With spacing from "ImagerPixelSpacing" the length is that at the detector, larger than at the patient.
+
+    None where nothing can be said: without a width, and for perturbations whose unit is not a length in pixels.
+    Raises CourseError for an unknown name, s outside 0..1, and a width that is not above 0.
+    """
+    p = _known(name)
+    if not 0 <= s <= 1:
+        raise CourseError(f"s is {s}, not within 0..1", next="pass one number, e.g. s=0.25")
+    if film_width_mm is None or "pixels at 128" not in p.unit:
+        return None
+    if not 0 < film_width_mm < np.inf:
+        raise CourseError(f"the film is {film_width_mm} mm wide", next="pass columns times their distance, or None")
+    return p.at(s) * film_width_mm / 128
+
+
+def _known(name: str) -> Perturbation:
+    if name not in PERTURBATIONS:
+        raise CourseError(f"there is no perturbation {name!r}", next=f"choose from {', '.join(PERTURBATIONS)}")
+    return PERTURBATIONS[name]
 
 
 def show_gallery(image: np.ndarray, s: float | None = None, seed: int = 0):

@@ -1,5 +1,10 @@
-"""What each perturbation does: name(float32 images (n, h, w) in 0..1, value in its unit, seed) -> images, new ones."""
+"""What each perturbation does: name(float32 images (n, h, w) in 0..1, value in its unit, seed) -> images, new ones.
 
+Those in BYTES also take uint8 images and return them rounded: no pass over the films is spent on scaling grey values.
+Those in POINTWISE look at one pixel at a time, whatever its place.
+"""
+
+from collections.abc import Callable
 from functools import lru_cache
 from io import BytesIO
 
@@ -9,6 +14,8 @@ from scipy.special import ive
 
 LATITUDE = 2 * np.log(10)  # natural logarithm of the exposure between white and black: a factor of 100
 PHOTONS, FWHM = 5000, np.sqrt(8 * np.log(2))  # in a pixel of bare beam at width 128; in standard deviations
+BYTES = {"motion", "breathing", "focal_spot", "scanner", "aspect_ratio", "resolution", "jpeg"}
+POINTWISE = {"exposure", "contrast"}
 MARKS = ("R", "L", "AP", "PA", "SUPINE", "ERECT")
 
 
@@ -40,7 +47,6 @@ def _reading(positions: np.ndarray, n: int, reach: float | np.ndarray | None = N
     return weights.reshape(m, n).astype(np.float32)
 
 
-@lru_cache(16)
 def _gaussian(sigma: float, n: int) -> np.ndarray:
     """Blur as a matrix (n, n). The discrete Gaussian of Lindeberg (1990) has just this variance, however small."""
     offsets = np.arange(-int(np.ceil(4 * sigma)) - 1, int(np.ceil(4 * sigma)) + 2)
@@ -50,31 +56,73 @@ def _gaussian(sigma: float, n: int) -> np.ndarray:
     return np.bincount(target.ravel(), weights.ravel(), n * n).reshape(n, n).astype(np.float32)
 
 
-def _coarse(n: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """Matrices that average a line of n over pixels `factor` times as large, one on pixel n // 2, and read it back."""
+def _travelled(pixels: float, n: int) -> np.ndarray:
+    """Matrix (n, n): the mean over a way that grows from nothing in the first row to `pixels` in the last."""
+    return _reading(np.arange(n), n, pixels * np.linspace(0, 1, n))
+
+
+def _stretched(factor: float, n: int) -> np.ndarray:
+    """Matrix (n, n): stretches around the middle, beyond the border its pixels repeat."""
+    return _reading((np.arange(n) - (n - 1) / 2) / factor + (n - 1) / 2, n)
+
+
+def _shrunk(factor: float, n: int) -> np.ndarray:
+    """Matrix (m, n): averages over pixels `factor` times as large, one of them on pixel n // 2."""
     half = int(np.ceil(n / factor / 2))
-    shrink = _reading(n // 2 + factor * np.arange(-half, half + 1), n, np.sqrt(factor**2 - 1))
-    return shrink, _reading((np.arange(n) - n // 2) / factor + half, 2 * half + 1)
+    return _reading(n // 2 + factor * np.arange(-half, half + 1), n, np.sqrt(factor**2 - 1))
 
 
-def _lines(images: np.ndarray, down: tuple[np.ndarray, ...], across: tuple[np.ndarray, ...] = ()) -> np.ndarray:
-    """Apply matrices to all columns of the images, then to all rows, a block at a time to skip a matrix's zeros."""
-    import torch
-
-    films = torch.tensor(images)
-    for matrix, axis in [(m, 1) for m in down] + [(m, 2) for m in across]:
-        out = []
-        for block in np.array_split(matrix, max(1, len(matrix) // 56)):
-            used = np.flatnonzero(block.any(axis=0))
-            part = slice(used[0], used[-1] + 1)
-            weights = torch.tensor(block[:, part])
-            out.append(weights @ films[:, part] if axis == 1 else films[:, :, part] @ weights.T)
-        films = torch.cat(out, axis)
-    return films.numpy()
+def _grown(factor: float, n: int) -> np.ndarray:
+    """Matrix (n, m): reads a line back from pixels `factor` times as large."""
+    half = int(np.ceil(n / factor / 2))
+    return _reading((np.arange(n) - n // 2) / factor + half, 2 * half + 1)
 
 
-def _blur(images: np.ndarray, sigma: float) -> np.ndarray:
-    return _lines(images, *((_gaussian(sigma, n),) for n in images.shape[1:]))
+def _coarse(factor: float, n: int) -> np.ndarray:
+    return _grown(factor, n) @ _shrunk(factor, n)
+
+
+def _veiled(factor: float, n: int) -> np.ndarray:
+    grown = _grown(factor, n)
+    return grown @ _gaussian(3.2, grown.shape[1])
+
+
+@lru_cache(32)
+def _bands(matrix: Callable[..., np.ndarray], *sizes: float) -> list[tuple[slice, slice, np.ndarray]]:
+    """matrix(*sizes) in blocks of 32 rows without the zeros at their sides: (rows, columns, weights)."""
+    made, blocks = matrix(*sizes), []
+    for start in range(0, len(made), 32):
+        block = made[start : start + 32]
+        used = np.flatnonzero(block.any(axis=0))
+        columns = slice(used[0], used[-1] + 1)
+        blocks.append((slice(start, start + len(block)), columns, np.ascontiguousarray(block[:, columns])))
+    return blocks
+
+
+def _lines(images: np.ndarray, *passes: tuple, tone: Callable[[np.ndarray], np.ndarray] | None = None) -> np.ndarray:
+    """Apply each pass, the bands of a matrix for all columns and of one (or None) for all rows, then a tone curve; film
+    by film, so that all of it stays in the processor's cache."""
+    out = np.empty(images.shape, images.dtype)
+    for film, result in zip(images, out, strict=True):
+        film = film.astype(np.float32, copy=False)
+        for down, across in passes:
+            source, film = film, np.empty((down[-1][0].stop, film.shape[1]), np.float32)
+            for rows, used, weights in down:
+                np.matmul(weights, source[used], out=film[rows])
+            if across:
+                source, film = film, np.empty((len(film), across[-1][0].stop), np.float32)
+                for rows, used, weights in across:
+                    np.matmul(source[:, used], weights.T, out=film[:, rows])
+        _store(result, film if tone is None else tone(film))
+    return out
+
+
+def _store(out: np.ndarray, film: np.ndarray) -> None:
+    out[...] = np.rint(film, out=film) if out.dtype == np.uint8 else film
+
+
+def _blur(sigma: float, h: int, w: int) -> tuple:
+    return _bands(_gaussian, sigma, h), _bands(_gaussian, sigma, w)
 
 
 def _warp(images: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -99,29 +147,32 @@ def _path(seed: int, k: int = 96) -> np.ndarray:
 
 
 def motion(images: np.ndarray, pixels: float, seed: int) -> np.ndarray:
-    import torch
+    """The weighted sum of the film in all places it was in, a pixel apart: rows lie one behind the other, so that a
+    place is one offset into them."""
+    from scipy.linalg.blas import saxpy
 
     h, w = images.shape[1:]
-    points = _path(seed) * pixels * w / 128
-    low, edge = np.floor(points).astype(int), int(pixels * w / 256) + 2
-    size = [32 * -(-(n + 2 * edge) // 32) for n in (h, w)]  # whole 32s are quick to transform
-    spread = np.zeros(size, np.float32)
+    points, edge = _path(seed) * pixels * w / 128, int(pixels * w / 256) + 2
+    low, spread = np.floor(points).astype(int), np.zeros((2 * edge + 1, 2 * edge + 1), np.float32)
     for corner in np.ndindex(2, 2):
         share = np.abs(1 - np.array(corner) - (points - low)).prod(axis=1) / len(points)
-        np.add.at(spread, tuple(((low + corner) % size).T), share)
-    padded = np.pad(images, [(0, 0)] + [(edge, n - old - edge) for n, old in zip(size, (h, w), strict=True)], "edge")
-    transfer, inside = torch.fft.rfft2(torch.tensor(spread)), (slice(edge, edge + h), slice(edge, edge + w))
-    blurred = [torch.fft.irfft2(torch.fft.rfft2(torch.tensor(film)) * transfer, s=size)[inside] for film in padded]
-    return torch.stack(blurred).numpy()
+        np.add.at(spread, tuple((edge - low - corner).T), share)
+    places, out = np.argwhere(spread), np.empty(images.shape, images.dtype)
+    for film, result in zip(np.pad(images, [(0, 0), (edge, edge), (edge, edge)], "edge"), out, strict=True):
+        line, wide = film.astype(np.float32).ravel(), w + 2 * edge
+        total = np.zeros(h * wide, np.float32)
+        for y, x in places:
+            total = saxpy(line, total, n=h * wide - 2 * edge, a=spread[y, x], offx=y * wide + x)
+        _store(result, total.reshape(h, wide)[:, :w])
+    return out
 
 
 def breathing(images: np.ndarray, pixels: float, seed: int) -> np.ndarray:
-    h, w = images.shape[1:]
-    return _lines(images, (_reading(np.arange(h), h, pixels * w / 128 * np.linspace(0, 1, h)),))
+    return _lines(images, (_bands(_travelled, pixels * images.shape[2] / 128, images.shape[1]), None))
 
 
 def focal_spot(images: np.ndarray, pixels: float, seed: int) -> np.ndarray:
-    return _blur(images, pixels / FWHM * images.shape[2] / 128)
+    return _lines(images, _blur(pixels / FWHM * images.shape[2] / 128, *images.shape[1:]))
 
 
 @lru_cache(8)
@@ -150,15 +201,24 @@ def contrast(images: np.ndarray, width: float, seed: int) -> np.ndarray:
 def scatter(images: np.ndarray, ratio: float, seed: int) -> np.ndarray:
     """Quanta scatter where tissue stops them, in proportion to p log(1 / p) for a primary p, so none in air, and
     spread over a tenth of the film; scaled to `ratio` on an even mid-grey, which keeps its grey (exposure control)."""
-    primary, axes = _transmitted(images), (_coarse(n, images.shape[2] / 32) for n in images.shape[1:])
-    veil = _lines(2 * images * primary, *((shrink, back @ _gaussian(3.2, len(shrink))) for shrink, back in axes))
+    primary, (h, w) = _transmitted(images), images.shape[1:]
+    shrunk, veiled = (tuple(_bands(m, w / 32, n) for n in (h, w)) for m in (_shrunk, _veiled))
+    veil = _lines(2 * images * primary, shrunk, veiled)
     return _grey((primary + np.float32(ratio) * veil) * np.float32(1 / (1 + ratio)))
 
 
 def scanner(images: np.ndarray, gamma: float, seed: int) -> np.ndarray:
     """The blur grows with the tone curve: 1.5 (gamma - 1) pixels at 128, full width at half maximum."""
-    blurred = _blur(images, 1.5 * (gamma - 1) / FWHM * images.shape[2] / 128)
-    return np.maximum(blurred, 0) ** np.float32(gamma ** (-1.0) ** seed)
+    h, w = images.shape[1:]
+    exponent, white = gamma ** (-1.0) ** seed, 255 if images.dtype == np.uint8 else 1
+
+    def tone(film: np.ndarray) -> np.ndarray:  # the logarithm is faster than a power
+        np.log(np.maximum(film, np.float32(1e-9), out=film), out=film)
+        film *= np.float32(exponent)
+        film += np.float32(np.log(white) * (1 - exponent))
+        return np.exp(film, out=film)
+
+    return _lines(images, _blur(1.5 * (gamma - 1) / FWHM * w / 128, h, w), tone=tone)
 
 
 def grid_lines(images: np.ndarray, percent: float, seed: int) -> np.ndarray:
@@ -187,8 +247,8 @@ def collimation(images: np.ndarray, percent: float, seed: int) -> np.ndarray:
 
 
 def aspect_ratio(images: np.ndarray, factor: float, seed: int) -> np.ndarray:
-    stretch, (y, x) = float(np.sqrt(factor ** (-1.0) ** seed)), _axes(images)
-    return _lines(images, (_reading(y * stretch - y[0], len(y)),), (_reading(x / stretch - x[0], len(x)),))
+    stretch, (h, w) = float(np.sqrt(factor ** (-1.0) ** seed)), images.shape[1:]
+    return _lines(images, (_bands(_stretched, 1 / stretch, h), _bands(_stretched, stretch, w)))
 
 
 def inspiration(images: np.ndarray, pixels: float, seed: int) -> np.ndarray:
@@ -201,17 +261,18 @@ def inspiration(images: np.ndarray, pixels: float, seed: int) -> np.ndarray:
 
 
 def resolution(images: np.ndarray, factor: float, seed: int) -> np.ndarray:
-    return _lines(images, *(_coarse(n, factor) for n in images.shape[1:]))
+    return _lines(images, tuple(_bands(_coarse, factor, n) for n in images.shape[1:]))
 
 
 def jpeg(images: np.ndarray, quality: float, seed: int) -> np.ndarray:
     """Moved by 4 pixels first: a film that was a JPEG before would not change at its old quality and blocks."""
-    out = images * np.float32(255)
-    for film in out:
-        file, levels = BytesIO(), np.rint(film).astype(np.uint8)
-        Image.fromarray(np.pad(levels, 4, "edge")).save(file, "jpeg", quality=int(quality))
-        np.divide(np.asarray(Image.open(file))[4:-4, 4:-4], np.float32(255), out=film)
-    return out
+    h, w = images.shape[1:]
+    levels = images if images.dtype == np.uint8 else np.rint(images * np.float32(255)).astype(np.uint8)
+    levels = np.pad(levels, [(0, 0), (4, 4 + -h % 8), (4, 4 + -w % 8)], "edge")
+    file, page = BytesIO(), levels.reshape(-1, levels.shape[2])  # films of whole blocks make one page: less to set up
+    Image.fromarray(page).save(file, "jpeg", quality=int(quality))
+    out = np.asarray(Image.open(file)).reshape(levels.shape)[:, 4 : 4 + h, 4 : 4 + w]
+    return out if images.dtype == np.uint8 else out / np.float32(255)
 
 
 @lru_cache(8)

@@ -7,10 +7,11 @@
 Not a medical device: a model that passes was tested against the changes tried here and no others.
 """
 
-from medimgen.robustness.figures import curves, figures, film, measured, missed, slices
+from medimgen.robustness.figures import collection, curves, figures, film, measured, missed, slices, with_exposure
 from medimgen.robustness.flips import Settings, Sweep, sweep
 from medimgen.robustness.models import Model, as_model
 
 __all__ = [
-    "Model", "Settings", "Sweep", "as_model", "curves", "figures", "film", "measured", "missed", "slices", "sweep"
+    "Model", "Settings", "Sweep", "as_model", "collection", "curves", "figures", "film", "measured", "missed", "slices",
+    "sweep", "with_exposure",
 ]  # fmt: skip

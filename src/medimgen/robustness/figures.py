@@ -1,12 +1,22 @@
 """What a sweep says about a model: shares with intervals, slices, curves, and one film's own passport."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from medimgen.metrics import Interval, auc, cluster_bootstrap, proportion
 from medimgen.robustness.flips import Sweep
+
+THIRDS = {"exposure": ("dark", "middle", "light"), "aspect": ("tall", "middle", "wide")}
+WORDS = {
+    "motion": "blurred", "breathing": "blurred", "focal_spot": "blurred", "resolution": "blurred", "dose": "grainy",
+    "exposure": ("bright", "dark"), "contrast": ("high contrast", "low contrast"), "scatter": "low contrast",
+    "rotation": ("tilted anticlockwise", "tilted clockwise"), "inspiration": "small lungs", "leads": "with leads",
+    "text": "with a marker", "collimation": "closely collimated", "aspect_ratio": ("wide", "narrow"),
+}  # fmt: skip
+"""What a prompt would say of a film that is so: one wording, or those of even and odd noise seeds."""
 
 
 def figures(sweep: Sweep, draws: int = 2000, seed: int = 0) -> dict[str, Interval | None]:
@@ -17,7 +27,7 @@ def figures(sweep: Sweep, draws: int = 2000, seed: int = 0) -> dict[str, Interva
         perturbations do. Surely read: confident and, if labels were given, right.
     plausible_reversals : of the sure positives, those turned into sure negatives within the plausible range.
     flips[NAME] : plausible flips by one perturbation. plausible_flips[COLUMN=VALUE] : of one slice (numbers with more
-        than six values are cut into thirds).
+        than six values, exposure and aspect are cut into thirds).
     With labels: auc, sensitivity, sensitivity[COLUMN=VALUE], specificity, failures (plausible flips of all films read
     right), perturbed_sensitivity and perturbed_specificity (right, and staying right within every plausible range).
 
@@ -119,6 +129,47 @@ def film(sweep: Sweep, i: int) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("reach", ignore_index=True) if rows else pd.DataFrame()
 
 
+def with_exposure(sweep: Sweep) -> Sweep:
+    """The sweep with a column `exposure` to slice by: the mean grey of each untouched film, 0..1, without what is black
+    because no ray reached it (below 0.02). Reads every film once more. Dark and light are thirds of these films.
+    """
+    if "exposure" in sweep.films:
+        return sweep
+    parts = (sweep.source.part(i, i + 1).read()[0] for i in sweep.films.index)
+    greys = [float(x[x > 0.02].mean()) if (x > 0.02).any() else 0.0 for x in parts]
+    known = np.isfinite(sweep.films["p"])
+    return replace(sweep, films=sweep.films.assign(exposure=np.where(known, greys, np.nan)))
+
+
+def collection(
+    sweep: Sweep, by: str | None = None, *, tolerated: float = 0.05, margin: float = 0.1, draws: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
+    """What to collect next: the findings that a perturbation flips most, the surest first.
+
+    One row for each finding (value of column `by`; if not given "subtype", else "positive", else all films) and
+    perturbation whose share of plausible flips exceeds `tolerated` with its whole 95 % interval: label, words (what a
+    prompt could say of such a film), perturbation, share, low, high, films and patients (surely read), how_many and
+    flipped (the names of five that flip first). A list of suspicions, not of proofs: no correction for its length.
+
+    how_many : real films, each of another patient, that would tell the share among them to +- `margin`, were it the
+        value in low..high that asks for most: 1.96^2 share (1 - share) / margin^2 (Wald's interval; 97 at most at 0.1).
+        Nothing is taken off for films already there: those were changed by computer.
+    """
+    by = by or next((name for name in ("subtype", "positive") if name in sweep.films), None)
+    sure, patients = _sure(sweep), sweep.films["patient"].to_numpy()
+    kinds = sweep.films[by].to_numpy() if by else np.full(len(sure), "any")
+    rows = []
+    for kind in pd.unique(kinds[sure & pd.notna(kinds)]):
+        chosen = sure & (kinds == kind)
+        label = ("positive" if kind else "negative") if by == "positive" else str(kind)
+        for j in range(len(sweep.perturbations)):
+            share = _share(sweep.plausible[chosen, j].mean(1), patients[chosen], draws, seed)
+            if share.low > tolerated:
+                rows.append({"label": label, **_item(sweep, j, chosen, share, margin)})
+    return pd.DataFrame(rows).sort_values("low", ascending=False, ignore_index=True) if rows else pd.DataFrame()
+
+
 def missed(coarse: Sweep, fine: Sweep) -> float:
     """Share of flips in `fine`, the same sweep with say Settings(grid=100), that `coarse` found late or not at all."""
     late = ~(coarse.flip <= fine.flip + coarse.settings.tolerance + 1e-6)[np.isfinite(fine.flip)]
@@ -133,11 +184,38 @@ def _sure(sweep: Sweep) -> np.ndarray:
     return sure
 
 
+def _item(sweep: Sweep, j: int, chosen: np.ndarray, share: Interval, margin: float) -> dict:
+    q, first = sweep.perturbations[j], np.where(chosen, np.fmin.reduce(sweep.flip[:, j], axis=1), np.inf)
+    worst = min(max(share.low, 0.5), share.high)
+    names = sweep.films["film"].to_numpy()
+    return {
+        "words": _words(q, sweep.plausible[chosen, j].sum(0), sweep.seeds),
+        "perturbation": q.name,
+        **{"share": share.estimate, "low": share.low, "high": share.high},
+        "films": int(chosen.sum()),
+        "patients": int(sweep.films["patient"][chosen].nunique()),
+        "how_many": int(np.ceil(1.96**2 * max(worst * (1 - worst), 0.01) / margin**2)),
+        "flipped": [str(names[i]) for i in np.argsort(first, kind="stable")[:5] if first[i] <= q.plausible],
+    }
+
+
+def _words(q, flips: np.ndarray, seeds: tuple[int, ...]) -> str:
+    words = WORDS.get(q.name, q.cause)
+    if isinstance(words, str):
+        return words
+    odd = np.array(seeds) % 2 == 1
+    sides = [flips[side].mean() if side.any() else -1 for side in (~odd, odd)]
+    return words[int(np.argmax(sides))]
+
+
 def _groups(films: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
     for column in films.columns.difference(["film", "sha256", "p", "positive", "patient"], sort=False):
         values = films[column]
-        if values.dtype.kind in "iuf" and values.nunique() > 6:
-            values = pd.cut(values.rank(pct=True), [0, 1 / 3, 2 / 3, 1], labels=["low", "middle", "high"])
+        if column in THIRDS and values.nunique() < 2:
+            continue
+        if values.dtype.kind in "iuf" and (column in THIRDS or values.nunique() > 6):
+            labels = THIRDS.get(column, ("low", "middle", "high"))
+            values = pd.cut(values.rank(pct=True), [0, 1 / 3, 2 / 3, 1], labels=labels)
         for value in sorted(values.dropna().unique()):
             yield f"{column}={value}", (values == value).to_numpy()
 

@@ -165,11 +165,13 @@ def _part(model, perturbations, random: list[bool], seeds, settings, i: int, par
 def _first_flips(model, perturbation, seed, x, p, settings, failed) -> dict[str, np.ndarray]:
     """Smallest severities of one perturbation, and the likeness at the flip; `failed` collects faults by film."""
 
-    def ask(rows, s):
-        answers, faults = _answers(model, _changed(perturbation, x[rows], s, seed))
+    def ask(rows, severities):
+        """Answers (k, n) for films `rows` (n,) at `severities` (k, n): changed k times, put to the model at once."""
+        changed = np.concatenate([_changed(perturbation, x[rows], s, seed) for s in severities])
+        answers, faults = _answers(model, changed)
         for i, what in faults.items():
-            failed.setdefault(int(rows[i]), f"severity {s[i]:.3f}, seed {seed}: {what}")
-        return answers
+            failed.setdefault(int(rows[i % len(rows)]), f"severity {severities.flat[i]:.3f}, seed {seed}: {what}")
+        return answers.reshape(severities.shape)
 
     def flipped(rows, q):
         return np.isfinite(q) & ((q >= settings.threshold) != (p[rows] >= settings.threshold))
@@ -186,8 +188,7 @@ def _first_flips(model, perturbation, seed, x, p, settings, failed) -> dict[str,
         columns = np.arange(start, min(start + settings.block, len(grid)))
         if not len(left := rows[~settled]):
             break
-        answers = ask(np.repeat(left, len(columns)), np.tile(grid[columns], len(left)))
-        q[np.ix_(left, columns)] = answers.reshape(len(left), -1)
+        q[np.ix_(left, columns)] = ask(left, np.repeat(grid[columns][:, None], len(left), 1)).T
     never = np.where(np.isin(rows, list(failed)) & np.isnan(q).any(1), np.nan, np.inf)
     flip, reversal = (_bisected(ask, e, e(column, q), grid, settings.tolerance, never) for e in (flipped, reversed_))
     return {"flip": flip, "reversal": reversal, **_likeness(perturbation, seed, x, flip)}
@@ -200,7 +201,7 @@ def _bisected(ask, event, seen, grid, tolerance, never) -> np.ndarray:
     rows = np.flatnonzero(found)
     while len(rows := rows[high[rows] - low[rows] > tolerance + 1e-9]):
         middle = (low[rows] + high[rows]) / 2
-        hit = event(rows, ask(rows, middle))
+        hit = event(rows, ask(rows, middle[None])[0])
         high[rows[hit]], low[rows[~hit]] = middle[hit], middle[~hit]
     return high
 
