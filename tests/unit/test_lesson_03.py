@@ -4,7 +4,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from medimgen import perturb
+from medimgen import claims, perturb
 from medimgen.check import check
 from medimgen.paths import ROOT
 
@@ -83,3 +83,46 @@ def test_the_slider_can_still_move_to_the_right():
     start = int(cell.split("dial.slider.value = ")[1].split()[0])
     steps = int(cell.split("np.linspace(0, 1, ")[1].split(")")[0])
     assert start > 0 and start + 12 < steps
+
+
+def said(estimate, low, high):
+    return f"{100 * estimate:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def read(path):
+    return " ".join((ROOT / path).read_text("utf-8").split()).replace(" % (95 % interval ", " % (")
+
+
+@pytest.mark.parametrize("path", ["lessons/03-robustness.md", "models/cxr-classifier/README.md"])
+def test_page_and_card_quote_claim_l3a_as_recorded(path):
+    text, found = read(path), claims.result("L3a")
+    shares = {"all": (found["estimate"], *found["ci95"])}
+    shares |= {
+        k: (found["exploratory"][k]["estimate"], *found["exploratory"][k]["ci95"])
+        for k in ("bacterial", "viral", "normal")
+    }
+    for share in shares.values():
+        assert said(*share) in text
+    assert found["verdict"] == "contradicts" and "contradicted" in text.lower()
+    assert found["exploratory"]["hardly_visible"]["estimate"] == 0 and "0 of 429" in text
+
+
+def test_the_rows_bear_out_what_the_page_says_of_them():
+    rows = claims.read_rows("L3a")
+    rows = rows[rows["set"] == "test"]
+    right = np.where(rows["subtype"] == "normal", 1 - rows["ill"], rows["ill"])
+    sure, flips = right >= 0.9, rows[list(perturb.PERTURBATIONS)]
+    assert sure.sum() == 429
+    plausible = (flips[sure].to_numpy() & 15).any(0)
+    assert set(flips.columns[plausible]) == {"aspect_ratio", "scatter", "collimation"}
+    assert (flips.to_numpy() >= 16).any(1).sum() == 77
+    normal = (rows["subtype"] == "normal").to_numpy()
+    assert (right[normal] < 0.5).sum() == 116 and (right[~normal] >= 0.5).sum() == 388
+
+
+def test_page_and_card_quote_claim_l3b_as_recorded():
+    found = claims.result("L3b")
+    points = [f"{-100 * x:.1f}" for x in (found["estimate"], *found["ci95"])]
+    assert found["verdict"] == "holds"
+    assert f"{points[0]} points less ({points[2]} to {points[1]})" in read("lessons/03-robustness.md")
+    assert f"-{points[0]} points (-{points[1]} to -{points[2]})" in read("models/cxr-classifier-twin/README.md")
