@@ -1,6 +1,6 @@
 """The passport of a model: one HTML page that needs no other file, and the same as JSON.
 
->>> passport.write(sweep, requirements.load("requirements.yml"), Path("report"))     # report.html, passport.json
+>>> passport.write(sweep, requirements.load("requirements.yml"), Path("report"))     # a page and two files for machines
 """
 
 import base64
@@ -15,14 +15,19 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
+import yaml
 from PIL import Image
 
 from medimgen import requirements, robustness
+from medimgen._schema import validate
 from medimgen.report import code_version
 
 
 def write(sweep, asked: requirements.Requirements | None, folder: Path, draws: int = 2000, seed: int = 0) -> dict:
-    """Write `report.html` and `passport.json` into `folder`; returns the JSON's content, verdicts included."""
+    """Write `report.html`, `passport.json` and `collection.yml` (schema `collection.json`: what to collect next) into
+    `folder`; returns the content of passport.json, verdicts included.
+    """
+    sweep = robustness.with_exposure(sweep)
     found = robustness.figures(sweep, draws, seed)
     values = robustness.measured(sweep, found)
     verdicts = requirements.evaluate(asked, values) if asked else []
@@ -41,6 +46,7 @@ def write(sweep, asked: requirements.Requirements | None, folder: Path, draws: i
         ],
         "curves": robustness.curves(sweep).to_dict("records"),
         "slices": robustness.slices(sweep, draws, seed).to_dict("records"),
+        "collection": _collection(robustness.collection(sweep, draws=draws, seed=seed)),
         "films": [
             row | {"flips": robustness.film(sweep, i).to_dict("records")}
             for i, row in enumerate(sweep.films.to_dict("records"))
@@ -50,9 +56,23 @@ def write(sweep, asked: requirements.Requirements | None, folder: Path, draws: i
     document = _plain(document)
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
-    for name, content in (("passport.json", text), ("report.html", _page(sweep, document, found, verdicts))):
+    listed = {"model": document["model"], "made": document["made"], "items": document["collection"]}
+    validate(listed, "collection", where="collection.yml")
+    listed = yaml.safe_dump(listed, sort_keys=False, allow_unicode=True, width=120).rstrip()
+    page = _page(sweep, document, found, verdicts)
+    for name, content in (("passport.json", text), ("report.html", page), ("collection.yml", listed)):
         (folder / name).write_text(content + "\n", encoding="utf-8", newline="\n")
     return document
+
+
+def _collection(table) -> list[dict]:
+    """The rows as items of the schema, each with its reason in words."""
+    items = table.to_dict("records")
+    for x in items:
+        told = f"{x['perturbation']} turns {x['share']:.0%} of the surely read films with this label"
+        x["why"] = f"{told} ({x['low']:.0%} to {x['high']:.0%} in {x['patients']} patients)"
+        x["ci95"] = [x.pop("low"), x.pop("high")]
+    return items
 
 
 def _plain(x):
@@ -146,6 +166,10 @@ def _page(sweep, document: dict, found: dict, verdicts) -> str:
         requirements=requirements.show_verdicts(verdicts)._repr_html_() if verdicts else "",
         kinds=_table("Changes", "Change|What happens|Plausible up to|Flipped by then|Flipped by severity", kinds),
         slices=_table("Slices", "Slice|Films|Patients|Sensitivity|Plausible flips|Differs from the rest: p", slices),
+        collection=_table(
+            "Films to collect next", "Label|So that a prompt could say|Films, each of another patient|Why",
+            [[escape(str(x[k])) for k in ("label", "words", "how_many", "why")] for x in document["collection"]],
+        ),
         pictures=_pictures(sweep), faults=_table("What went wrong", "Film|Change|What", faults),
         latency=f"{n['latency_ms']:.1f}", version=escape(document["code_version"]), made=document["made"],
     )  # fmt: skip

@@ -432,6 +432,55 @@ def test_slices_with_holm():
     assert table["p_holm"].min() == pytest.approx(7 * table["p"].min())
 
 
+def test_exposure_is_measured_and_sliced_in_thirds():
+    films = np.linspace(0.1, 0.9, 60, dtype=np.float32)[:, None, None] * np.ones((60, 16, 16), np.float32)
+    films[:, :8] = 0  # no ray reached this half
+    found = robustness.with_exposure(run(fading, films, perturbations=[kind(plausible=0.05)]))
+    assert found.films["exposure"].to_numpy() == pytest.approx(np.linspace(0.1, 0.9, 60), abs=1e-6)
+    assert robustness.with_exposure(found) is found
+    groups = robustness.slices(found, draws=20).set_index("slice")["films"]
+    assert set(groups.index) == {"exposure=dark", "exposure=middle", "exposure=light"}
+    sure = found.films["p"] <= 0.1  # half of each film is black
+    assert groups["exposure=dark"] == (sure & (found.films["exposure"] < 0.36)).sum() > 0
+    same = robustness.with_exposure(run(fading, FILMS))
+    assert robustness.slices(same).empty  # one exposure is no slice
+
+
+def test_aspect_is_cut_however_few_its_values():
+    aspect = np.where(np.arange(60) < 30, 1.0, 1.4)
+    aspect[:6] = np.nan  # not known of every film
+    found = run(fading, graded(), slices={"aspect": aspect}, settings=Settings(confident=0.85))
+    assert set(robustness.slices(found, draws=20)["slice"]) == {"aspect=tall", "aspect=wide"}
+
+
+def test_collection_lists_what_flips_surely_and_how_many_to_fetch():
+    films, subtype = graded(), np.where(np.arange(60) % 2, "viral", "normal")  # only the bright films flip
+    kinds = [kind(name="exposure"), kind(grainy, "grain", 0.35)]
+    settings = Settings(confident=0.85)
+    found = run(fading, films, slices={"subtype": subtype}, perturbations=kinds, settings=settings)
+    listed = robustness.collection(found, draws=200)
+    assert list(zip(listed["label"], listed["perturbation"], strict=True)) == [("viral", "exposure")]
+    row = listed.loc[0]
+    assert row["share"] == row["high"] == 1 and row["low"] > 0.8 and row["films"] == row["patients"] == 30
+    assert row["how_many"] == np.ceil(1.96**2 * row["low"] * (1 - row["low"]) / 0.01)
+    assert len(row["flipped"]) == 5 and all(int(name) % 2 for name in row["flipped"])
+    assert row["words"] == "bright"  # all seeds alike: the first wording
+    finer = robustness.collection(found, margin=0.05, draws=200)["how_many"][0]
+    assert finer == pytest.approx(4 * row["how_many"], abs=4)
+    assert robustness.collection(found, tolerated=row["low"], draws=200).empty
+    assert set(robustness.collection(run(fading, films, settings=settings))["label"]) == {"any"}
+    ill = robustness.collection(run(fading, films, np.arange(60) % 2, settings=settings), draws=200)
+    assert set(ill["label"]) == {"positive"} and ill["words"][0] == "c"  # a change without words of its own: its cause
+
+
+def test_words_follow_the_side_that_flips():
+    def darker_or_not(x, s, seed):
+        return dimmed(x, s * (seed % 2), seed)
+
+    found = run(fading, FILMS * np.float32(0.95), perturbations=[kind(darker_or_not, "exposure")])
+    assert robustness.collection(found)["words"][0] == "dark"
+
+
 def test_curves_and_film():
     found = run(fading, FILMS * np.float32(0.95), perturbations=[kind(), kind(grainy, "grain", 0.9)])
     curve = robustness.curves(found).set_index(["perturbation", "severity"])["share"]

@@ -12,7 +12,9 @@ from PIL import Image
 from test_robustness import dimmed, grainy, kind
 
 from medimgen import passport, perturb, requirements
+from medimgen._schema import validate
 from medimgen.cli import main
+from medimgen.errors import CourseError
 
 MODEL = """
 import os
@@ -133,7 +135,40 @@ def test_flips_are_shown_with_their_pictures(room):
     assert film["flips"][0]["plausible"] and len(film["sha256"]) == 64 and film["patient"] == 2
     page = (room / "out" / "report.html").read_text(encoding="utf-8")
     assert "05.png" in page and "Other answer: dim, 0.0" in page and page.count("<img ") >= 3
-    assert len(document["curves"]) == 2 * 21 and {s["slice"] for s in document["slices"]} == {"site=A", "site=B"}
+    assert len(document["curves"]) == 2 * 21
+    assert {s["slice"] for s in document["slices"]} >= {"site=A", "site=B", "exposure=dark", "exposure=light"}
+
+
+def test_what_to_collect_is_listed_for_lesson_2(room):
+    for k in range(1, 40, 2):
+        Image.fromarray(np.full((16, 16), 230, np.uint8)).save(room / "films" / f"{k:02d}.png")
+    perturb.PERTURBATIONS["dim"].plausible = 0.6
+    code, document = stress(room)
+    listed = yaml.safe_load((room / "out" / "collection.yml").read_text(encoding="utf-8"))
+    validate(listed, "collection", where="collection.yml")
+    assert code == 0 and listed["items"] == document["collection"] and listed["model"] == document["model"]
+    item = listed["items"][0]
+    assert (item["label"], item["perturbation"]) == ("positive", "dim") and 1 <= item["how_many"] <= 97
+    assert "dim turns 100% of the surely read films" in item["why"]
+    page = (room / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Films to collect next" in page and item["why"] in page
+    listed["items"][0]["how_many"] = 0
+    with pytest.raises(CourseError, match="items/0/how_many"):
+        validate(listed, "collection", where="collection.yml")
+
+
+def test_nothing_to_collect_is_an_empty_list(room):
+    stress(room)
+    assert yaml.safe_load((room / "out" / "collection.yml").read_text(encoding="utf-8"))["items"] == []
+
+
+def test_aspect_comes_from_width_and_height(room):
+    known = pd.read_csv(room / "known.csv").assign(width=np.arange(80) + 100, height=100)
+    known.to_csv(room / "known.csv", index=False)
+    _, document = stress(room)
+    names = {s["slice"] for s in document["slices"]}
+    assert {"aspect=tall", "aspect=middle", "aspect=wide"} <= names and not any("width" in name for name in names)
+    assert document["films"][10]["aspect"] == pytest.approx(1.1)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +225,8 @@ def test_the_courses_own_films(room, tier):
     assert main(["stress", "own_model:model", "course:pocket", "--size", "16", "--out", "out"]) == 0
     document = json.loads((room / "out" / "passport.json").read_text(encoding="utf-8"))
     assert document["measured"]["films"] == 16 and document["films"][0]["film"].endswith(".jpeg")
-    assert {s["slice"] for s in document["slices"]} == {"subtype=bacterial", "subtype=normal"}
+    names = {s["slice"] for s in document["slices"]}
+    assert names >= {"subtype=bacterial", "subtype=normal", "exposure=dark", "exposure=light"}
 
 
 def test_test_films_are_never_looked_at_unrecorded(room, monkeypatch):
