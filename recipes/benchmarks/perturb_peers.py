@@ -248,9 +248,9 @@ def rate(run: Callable[[], object], films: int) -> float:
 
 def compare(name: str, operator: Callable, films: np.ndarray) -> dict[str, float]:
     runs = {
-        "ours": (lambda: apply(name, films, S), len(films)),
-        "ours_one": (lambda: apply(name, films[0], S), 1),
-        "peer": (lambda: operator(films[0]), 1),
+        "ours_per_s": (lambda: apply(name, films, S), len(films)),
+        "ours_one_by_one_per_s": (lambda: apply(name, films[0], S), 1),
+        "peer_per_s": (lambda: operator(films[0]), 1),
     }
     for run, _ in runs.values():
         run()
@@ -283,8 +283,9 @@ def measure(arguments: argparse.Namespace) -> list[dict]:
             row |= compare(name, peers[peer][name], films)
             rows.append(row)
             print(
-                f"{name:13} {peer:15} {row['difference']:10.3f} {row['ours']:8.0f} {row['ours_one']:19.0f} "
-                f"{row['peer']:8.0f} {row['ours'] / row['peer']:7.2f}",
+                f"{name:13} {peer:15} {row['difference']:10.3f} {row['ours_per_s']:8.0f} "
+                f"{row['ours_one_by_one_per_s']:19.0f} "
+                f"{row['peer_per_s']:8.0f} {row['ours_per_s'] / row['peer_per_s']:7.2f}",
                 flush=True,
             )
     spread = quanta()

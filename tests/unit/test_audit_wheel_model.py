@@ -7,6 +7,8 @@ import zipfile
 import audit_wheel_model
 import pytest
 
+from medimgen.paths import ROOT
+
 
 def plan(kind="Conv2D", **config):
     inner = {"class_name": kind, "name": "inner", "config": config}
@@ -53,3 +55,14 @@ def test_a_lambda_deep_in_a_file_is_refused(tmp_path):
 def test_pickles_are_refused(tmp_path):
     with pytest.raises(SystemExit, match=r"weights.pkl, neither plan nor weights"):
         audit_wheel_model.read(wheel(tmp_path / "a.whl", **{"weights.pkl": "x"}))
+
+
+def test_the_lesson_quotes_the_recorded_figures():
+    found = json.loads((ROOT / "recipes" / "results" / "audit_wheel_model.json").read_text("utf-8"))
+    text = " ".join((ROOT / "lessons" / "03-robustness.md").read_text("utf-8").split())
+    auc, ill, well, flips = (found["figures"][k] for k in ("auc", "sensitivity", "specificity", "plausible_flips"))
+    assert "AUC is {:.2f} ({:.2f} to {:.2f})".format(*auc) in text
+    for middle, low, high in (ill, well):
+        assert f"{100 * middle:.0f} % of the" in text and f"({100 * low:.0f} to {100 * high:.0f})" in text
+    assert f"Of {found['surely_and_rightly_read']} films" in text and f"{100 * flips[0]:.0f} % flip plausibly" in text
+    assert f"from {100 * flips[1]:.0f} to {100 * flips[2]:.0f} %" in text

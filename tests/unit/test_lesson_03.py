@@ -1,10 +1,12 @@
 """Exercise 03-1: the property tests of notebook 03 find each fault, and the check says which."""
 
+import json
+
 import nbformat
 import numpy as np
 import pytest
 
-from medimgen import claims, perturb
+from medimgen import claims, perturb, report
 from medimgen.check import check
 from medimgen.paths import ROOT
 
@@ -126,3 +128,11 @@ def test_page_and_card_quote_claim_l3b_as_recorded():
     assert found["verdict"] == "holds"
     assert f"{points[0]} points less ({points[2]} to {points[1]})" in read("lessons/03-robustness.md")
     assert f"-{points[0]} points (-{points[1]} to -{points[2]})" in read("models/cxr-classifier-twin/README.md")
+
+
+def test_page_quotes_the_share_of_missed_crossings_as_recorded():
+    found = json.loads((report.RESULTS / "robustness_bench.json").read_text("utf-8"))["missed"]
+    text, (middle, low, high) = read("lessons/03-robustness.md"), (100 * x for x in found["share"])
+    assert f"{found['late']} of {found['crossings']} crossings on {found['films']} dev films" in text
+    assert f"({middle:.0f} %, {low:.0f} to {high:.0f})" in text
+    assert found["late_and_crossings"]["collimation"][0] == 11
