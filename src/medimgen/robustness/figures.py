@@ -9,6 +9,7 @@ import pandas as pd
 from medimgen.metrics import Interval, auc, cluster_bootstrap, proportion
 from medimgen.robustness.flips import Sweep
 
+FEWEST = 5  # patients below whom nothing is said of a group
 THIRDS = {"exposure": ("dark", "middle", "light"), "aspect": ("tall", "middle", "wide")}
 WORDS = {
     "motion": "blurred", "breathing": "blurred", "focal_spot": "blurred", "resolution": "blurred", "dose": "grainy",
@@ -92,7 +93,7 @@ def slices(sweep: Sweep, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
     for name, group in _groups(sweep.films):
         found = Interval(np.nan, np.nan, np.nan, 1.0)
         inside, outside = (len(np.unique(patients[sure & g])) for g in (group, ~group))
-        if min(inside, outside) >= 5:
+        if min(inside, outside) >= FEWEST:
             test = (patients[sure], any_flip[sure], group[sure])
             found = cluster_bootstrap(_difference, *test, draws=draws, seed=seed, null=0)
         rows.append((name, int((sure & group).sum()), inside, *found, found.p))
@@ -148,9 +149,10 @@ def collection(
     """What to collect next: the findings that a perturbation flips most, the surest first.
 
     One row for each finding (value of column `by`; if not given "subtype", else "positive", else all films) and
-    perturbation whose share of plausible flips exceeds `tolerated` with its whole 95 % interval: label, words (what a
-    prompt could say of such a film), perturbation, share, low, high, films and patients (surely read), how_many and
-    flipped (the names of five that flip first). A list of suspicions, not of proofs: no correction for its length.
+    perturbation whose share of plausible flips exceeds `tolerated` with its whole 95 % interval, five patients or
+    more: label, words (what a prompt could say of such a film), perturbation, share, low, high, films and patients
+    (surely read), how_many and flipped (the names of five that flip first). A list of
+    suspicions, not of proofs: no correction for its length.
 
     how_many : real films, each of another patient, that would tell the share among them to +- `margin`, were it the
         value in low..high that asks for most: 1.96^2 share (1 - share) / margin^2 (Wald's interval; 97 at most at 0.1).
@@ -162,6 +164,8 @@ def collection(
     rows = []
     for kind in pd.unique(kinds[sure & pd.notna(kinds)]):
         chosen = sure & (kinds == kind)
+        if len(np.unique(patients[chosen])) < FEWEST:
+            continue
         label = ("positive" if kind else "negative") if by == "positive" else str(kind)
         for j in range(len(sweep.perturbations)):
             share = _share(sweep.plausible[chosen, j].mean(1), patients[chosen], draws, seed)
