@@ -1,4 +1,4 @@
-# make lab · book · serve · test · test-full · models · claims · bench · badges · clean. Each sets up what it needs.
+# make lab · book · serve · test · test-full · models · onnx · claims · bench · badges · clean. Each sets up what it needs.
 # Windows and macOS without make: see the conda route in README.md.
 
 PYTHON  ?= python3
@@ -22,7 +22,7 @@ ifdef MEDIMGEN_MIRROR
   export MEDIMGEN_MIRROR := $(abspath $(MEDIMGEN_MIRROR))
 endif
 
-.PHONY: help lab book serve test test-full models claims bench badges clean core dev pocket
+.PHONY: help lab book serve test test-full models onnx claims bench badges clean core dev pocket
 
 help:
 	@echo "make lab        open the course in JupyterLab        (PORT=8890 BROWSER=no)"
@@ -31,6 +31,7 @@ help:
 	@echo "make test       run every test, network blocked"
 	@echo "make test-full  the same and the slow ones"
 	@echo "make models     train the course's models again (hours; needs the full data tier)"
+	@echo "make onnx       write the generator as ONNX files, for browsers and other programs"
 	@echo "make claims     run recorded claims again             (ID=L0)"
 	@echo "make bench      time what has a time budget"
 	@echo "make badges     measure each notebook, write time and memory on it"
@@ -72,6 +73,9 @@ models: dev
 	$(ALONE) $(PY) recipes/train_generator.py --threads 2
 	$(ALONE) $(PY) recipes/screen_memorisation.py --control
 	$(ALONE) $(PY) recipes/screen_memorisation.py --install
+
+onnx: dev
+	$(ALONE) $(PY) recipes/export_onnx.py
 
 claims: dev pocket
 	$(ALONE) $(PY) recipes/run_claims.py $(ID)

@@ -21,12 +21,21 @@ from medimgen.data import radiographs
 from medimgen.metrics import Interval, cluster_bootstrap
 
 SEED, DEGREES = 130_000, 20.0
-TARGETS = {"asked": 0.90, "tilted": 0.85, "half_lung": 0.85}
-COLUMNS = [*TARGETS, "shuffled", "real", "halved", "tilted_if_ignored", "half_lung_if_ignored", "left_over"]
+TARGETS = {"asked": 0.90, "tilted": 0.85}
+COLUMNS = [
+    *TARGETS,
+    "half_lung",
+    "shuffled",
+    "real",
+    "halved",
+    "tilted_if_ignored",
+    "half_lung_if_ignored",
+    "left_over",
+]
 
 
 def margin(*columns: np.ndarray) -> float:
-    """Smallest of the three mean overlaps less their targets."""
+    """Smaller of the two mean overlaps less their targets."""
     return min(float(c.mean()) - t for c, t in zip(columns, TARGETS.values(), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""The command line: `medimgen fetch`, `medimgen preflight` and `medimgen stress`."""
+"""The command line: `medimgen fetch`, `medimgen preflight`, `medimgen stress` and `medimgen dossier`."""
 
 import argparse
 import sys
@@ -31,6 +31,19 @@ def _preflight(args: argparse.Namespace) -> int:
     ok, text = preflight.run()
     print(text)
     return 0 if ok else 1
+
+
+def _dossier(args: argparse.Namespace) -> int:
+    """0: written; 1: an error; 130: stopped by Ctrl+C, the same command goes on."""
+    from medimgen import dossier
+
+    try:
+        dossier.write(args.out, args.model, args.n, args.watts, real=not args.no_real)
+    except KeyboardInterrupt:
+        print(f"medimgen: stopped; what is made lies in {args.out}, the same command goes on.", file=sys.stderr)
+        return 130
+    print(f"Dossier: {args.out / 'dossier.html'}")
+    return 0
 
 
 def _stress(args: argparse.Namespace) -> int:
@@ -93,7 +106,8 @@ def _films(name: str, size: int, table: Path | None) -> tuple:
         if name == "course:test":
             report.log_test_use("medimgen stress", "sweep of the test split", "asked for on the command line")
         known = films.table.assign(label=films.table["label"] != "normal", patient=films.table["number"])
-        return films.images, _facts(known.rename(columns={"file": "film"})[["film", "label", "patient", "subtype"]])
+        columns = ["film", "label", "patient", "subtype", "width", "height"]
+        return films.images, _facts(known.rename(columns={"file": "film"})[columns])
     if table is None:
         return name, {}
     from medimgen.robustness.films import source
@@ -107,8 +121,12 @@ def _films(name: str, size: int, table: Path | None) -> tuple:
 
 
 def _facts(known) -> dict:
-    """The keywords of `robustness.sweep` from columns label, patient and any others, which become slices."""
+    """The keywords of `robustness.sweep` from columns label, patient and any others, which become slices; width and
+    height, if both are there, become their ratio, aspect.
+    """
     columns = {name: known[name].to_numpy() for name in known}
+    if {"width", "height"} <= set(columns):
+        columns["aspect"] = columns.pop("width") / columns.pop("height")
     return {"labels": columns.pop("label", None), "patients": columns.pop("patient", None), "slices": columns}
 
 
@@ -126,6 +144,15 @@ def parser() -> argparse.ArgumentParser:
     get.set_defaults(run=_fetch)
     ready = commands.add_parser("preflight", help="is this machine ready for the course?")
     ready.set_defaults(run=_preflight)
+    dossier = commands.add_parser(
+        "dossier", help="what does the generator draw, how well, at what cost?", description=_dossier.__doc__
+    )
+    dossier.add_argument("--n", type=int, default=512, help="images over all prompts")
+    dossier.add_argument("--out", type=Path, default=Path("runs/dossier"), help="folder to write, and to go on from")
+    dossier.add_argument("--model", type=Path, help="a pipeline folder (default: models/cxr-mini)")
+    dossier.add_argument("--watts", type=float, default=15, help="assumed power of a busy core, for the energy")
+    dossier.add_argument("--no-real", action="store_true", help="show no real film: a page that can be passed on")
+    dossier.set_defaults(run=_dossier)
     stress = commands.add_parser(
         "stress", help="how small a change flips a model's answers?", description=_stress.__doc__
     )
@@ -135,7 +162,9 @@ def parser() -> argparse.ArgumentParser:
     stress.add_argument(
         "--out", type=Path, required=True, help="folder for report.html, passport.json and what to resume"
     )
-    stress.add_argument("--table", type=Path, help="csv with columns film, label (0/1), patient and any to slice by")
+    stress.add_argument(
+        "--table", type=Path, help="csv with columns film, label (0/1), patient, width and height, and any to slice by"
+    )
     stress.add_argument("--size", type=int, help="side in pixels the films are squashed to")
     stress.add_argument(
         "--channels", type=int, default=1, help="channels the model wants (0: pictures without that axis)"

@@ -136,16 +136,20 @@ def _quiet() -> Iterator[None]:
 
 
 class Generator:
-    """Text to radiographs. Make one with `Generator.load`, then call it."""
+    """Text to radiographs. Make one with `Generator.load`, then call it.
 
-    def __init__(self, pipe: Any, defaults: dict[str, Any], sha256: str):
-        self.pipe, self.defaults, self.sha256 = pipe, defaults, sha256
+    `stamp` is {} or what the records say of an adapter learnt from somebody's films (`medimgen.finetune`).
+    """
+
+    def __init__(self, pipe: Any, defaults: dict[str, Any], sha256: str, stamp: dict[str, Any] | None = None):
+        self.pipe, self.defaults, self.sha256, self.stamp = pipe, defaults, sha256, stamp or {}
 
     @classmethod
-    def load(cls, path: str | Path | None = None) -> "Generator":
+    def load(cls, path: str | Path | None = None, adapter: str | Path | None = None) -> "Generator":
         """Load the pipeline in folder `path` (models/cxr-mini if not given). Reads no network.
 
-        Raises CourseError when weights are missing or the folder holds pickled weights.
+        `adapter` is a folder written by `finetune`; records then carry its stamp, and exports refuse the images.
+        Raises CourseError when weights are missing, the folder holds pickled weights, or the adapter is not its own.
         """
         folder = Path(path or FOLDER).expanduser().resolve()
         check_folder(folder)
@@ -162,7 +166,12 @@ class Generator:
         own = folder / DEFAULTS
         defaults = json.loads(own.read_text(encoding="utf-8")) if own.is_file() else {}
         print(f"Ready after {time.perf_counter() - start:.1f} s.", flush=True)
-        return cls(pipe, {"steps": 4, "guidance": 1.0} | defaults, weights_sha256(folder))
+        generator = cls(pipe, {"steps": 4, "guidance": 1.0} | defaults, weights_sha256(folder))
+        if adapter is None:
+            return generator
+        from medimgen.finetune import attach
+
+        return attach(generator, adapter)
 
     def __call__(
         self,
@@ -197,19 +206,30 @@ class Generator:
 
         Raises CourseError for an empty prompt, and for n, steps, seed or guidance out of range.
         """
+        settings = self.settings(prompt, n, seed, steps, guidance, negative)
+        result = self.make(settings, trajectory, reporter(progress, settings["steps"]))
+        if unseen := result.record["unseen"]:
+            print(f"The model never saw: {', '.join(unseen)}. It goes on without.", flush=True)
+        return result
+
+    def stream(self, jobs, batch: int = 8, **options) -> Iterator[Result]:
+        """Make any number of images, `batch` at a time, from pairs (prompt, seed): see `medimgen.stream.stream`."""
+        from medimgen.stream import stream
+
+        return stream(self, jobs, batch, **options)
+
+    def make(self, settings: dict[str, Any], trajectory: bool = False, report: Progress | None = None) -> Result:
+        """The images of checked settings, in which "prompt" is one text or a list of as many as there are "seeds"."""
         import torch
 
-        settings = self._settings(prompt, n, seed, steps, guidance, negative)
         start = time.perf_counter()
         with torch.inference_mode():
-            states = self._denoise(settings, trajectory, reporter(progress, settings["steps"]))
+            states = self._denoise(settings, trajectory, report or reporter(False, 0))
             decoded = [self._decode(state) for state in states]
         record = self._record(settings, time.perf_counter() - start)
-        if record["unseen"]:
-            print(f"The model never saw: {', '.join(record['unseen'])}. It goes on without.", flush=True)
         return Result(decoded[-1], record, np.stack(decoded) if trajectory else None)
 
-    def _settings(self, prompt, n, seed, steps, guidance, negative) -> dict[str, Any]:
+    def settings(self, prompt, n, seed, steps, guidance, negative) -> dict[str, Any]:
         """The call's settings with defaults filled in; CourseError for what cannot be drawn."""
         steps = self.defaults["steps"] if steps is None else steps
         guidance = self.defaults["guidance"] if guidance is None else guidance
@@ -231,19 +251,24 @@ class Generator:
             "seed": int(seed),
             "steps": int(steps),
             "guidance": float(guidance),
+            "seeds": [(int(seed) + k) % 2**32 for k in range(n)],
         }
 
     def _record(self, settings: dict[str, Any], seconds: float) -> dict[str, Any]:
-        return settings | {
-            "seeds": [(settings["seed"] + k) % 2**32 for k in range(settings["n"])],
-            "unseen": unseen_words(self.pipe.tokenizer, f"{settings['prompt']} {settings['negative']}"),
-            "scheduler": type(self.pipe.scheduler).__name__,
-            "weights_sha256": self.sha256,
-            "seconds": round(seconds, 3),
-            "synthetic": True,
-        }
+        prompts = [settings["prompt"]] if isinstance(settings["prompt"], str) else dict.fromkeys(settings["prompt"])
+        return (
+            settings
+            | {
+                "unseen": unseen_words(self.pipe.tokenizer, " ".join([*prompts, settings["negative"]])),
+                "scheduler": type(self.pipe.scheduler).__name__,
+                "weights_sha256": self.sha256,
+                "seconds": round(seconds, 3),
+                "synthetic": True,
+            }
+            | self.stamp
+        )
 
-    def _words(self, text: str):
+    def _words(self, text: str | list[str]):
         tokenizer = self.pipe.tokenizer
         ids = tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids
         return self.pipe.text_encoder(ids)[0]
@@ -253,7 +278,7 @@ class Generator:
 
         unet = self.pipe.unet.config
         shape = (unet.in_channels, unet.sample_size, unet.sample_size)
-        rows = [noise(settings["seed"] + k, stream, int(np.prod(shape))).reshape(shape) for k in range(settings["n"])]
+        rows = [noise(seed, stream, int(np.prod(shape))).reshape(shape) for seed in settings["seeds"]]
         return torch.from_numpy(np.stack(rows))
 
     def _denoise(self, settings: dict[str, Any], keep: bool, report: Progress) -> list:
@@ -298,7 +323,7 @@ class Generator:
         return np.concatenate(made)
 
 
-def reporter(progress: Progress | bool, steps: int) -> Progress:
+def reporter(progress: Progress | bool, steps: int | None, unit: str = "step") -> Progress:
     """`progress` itself if it is a function, else one that draws a bar (True) or does nothing (False)."""
     if callable(progress):
         return progress
@@ -306,23 +331,48 @@ def reporter(progress: Progress | bool, steps: int) -> Progress:
         return lambda done, total: None
     from tqdm.auto import tqdm
 
-    bar = tqdm(total=steps, unit="step")
+    bar = tqdm(total=steps, unit=unit)
 
-    def report(done: int, total: int) -> None:
-        bar.update(1)
+    def report(done: int, total: int | None) -> None:
+        bar.update(done - bar.n)
         if done == total:
             bar.close()
 
     return report
 
 
-def save_png(path: str | Path, image: np.ndarray, record: dict[str, Any], model: Path = FOLDER) -> Path:
+def refuse_patient_derived(record: dict[str, Any], local_only: bool = False) -> None:
+    """Raise CourseError if a record (or stamp) says that its model learnt from a reader's own films.
+
+    Every export of the course calls this first. `local_only=True` lets pass what stays on this computer.
+    """
+    if record.get("patient_derived") and not local_only:
+        raise CourseError(
+            "this comes from a model fine-tuned on films of a folder: it is patient-derived and not for export",
+            next="make it without the adapter; for a copy that stays on this computer pass local_only=True",
+        )
+
+
+def __getattr__(name: str) -> Any:
+    """`generate.finetune`, without loading that module before it is wanted (PEP 562)."""
+    if name == "finetune":
+        from medimgen.finetune import finetune
+
+        return finetune
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def save_png(
+    path: str | Path, image: np.ndarray, record: dict[str, Any], model: Path = FOLDER, *, local_only: bool = False
+) -> Path:
     """Write one synthetic image (uint8 (h, w)) as PNG that says what it is in its text chunks.
 
-    Chunks: Synthetic = true, Warning = not for diagnosis, Prompt, Seed, Weights-SHA256, Record (all of it, JSON).
-    Raises CourseError, and writes nothing, when the image is too like a film that `model` learnt from
-    (`medimgen.likeness`): it may be a patient's.
+    Chunks: Synthetic = true, Warning = not for diagnosis, Prompt, Seed, Weights-SHA256, Record (all of it, JSON);
+    Patient-Derived if `local_only` let such an image pass. Raises CourseError, and writes nothing, when the record is
+    patient-derived, or when the image is too like a film that `model` learnt from (`medimgen.likeness`): it may be a
+    patient's.
     """
+    refuse_patient_derived(record, local_only)
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
@@ -342,6 +392,8 @@ def save_png(path: str | Path, image: np.ndarray, record: dict[str, Any], model:
     text.add_text("Warning", "Synthetic image, not for diagnosis")
     for key, name in (("prompt", "Prompt"), ("seed", "Seed"), ("weights_sha256", "Weights-SHA256")):
         text.add_itxt(name, str(record.get(key, "unknown")))
+    if record.get("patient_derived"):
+        text.add_text("Patient-Derived", "true: local use only, not for export")
     text.add_itxt("Record", json.dumps(record, sort_keys=True))
     Image.fromarray(image).save(path, format="PNG", pnginfo=text)
     return Path(path)

@@ -246,3 +246,92 @@ def test_saved_png_says_that_it_is_synthetic(generator, tmp_path):
 def test_import_is_light():
     code = "import sys, medimgen.generate; sys.exit(bool({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def jobs(n):
+    return [(("normal", "pneumonia, chest")[k % 2], (7 * k) % 2**32) for k in range(n)]
+
+
+def test_stream_makes_each_image_as_a_call_of_its_own_would(generator):
+    heard = []
+    results = list(generator.stream(jobs(11), batch=4, progress=lambda done, total: heard.append((done, total))))
+    assert [len(r.images) for r in results] == [4, 4, 3] and heard == [(4, 11), (8, 11), (11, 11)]
+    assert [s for r in results for s in r.record["seeds"]] == [seed for _, seed in jobs(11)]
+    assert [p for r in results for p in r.record["prompt"]] == [prompt for prompt, _ in jobs(11)]
+    streamed = np.concatenate([r.images for r in results])
+    for k, (prompt, seed) in enumerate(jobs(11)):
+        assert abs(streamed[k].astype(int) - generator(prompt, seed=seed).images[0]).max() <= 1, k
+
+
+def test_stream_stops_when_asked_and_goes_on_from_its_folder(generator, tmp_path, monkeypatch):
+    heard = []
+    options = {"batch": 2, "folder": tmp_path / "kept", "steps": 2}
+    first = list(
+        generator.stream(jobs(8), cancel=lambda: len(heard) >= 2, progress=lambda *a: heard.append(a), **options)
+    )
+    assert len(first) == 2
+    made, make = [], generator.make
+    monkeypatch.setattr(generator, "make", lambda settings: made.append(settings["seeds"]) or make(settings))
+    again = list(generator.stream(iter(jobs(8)), **options))
+    assert made == [[28, 35], [42, 49]]
+    assert all(np.array_equal(a.images, b.images) and a.record == b.record for a, b in zip(first, again, strict=False))
+    assert np.array_equal(np.concatenate([r.images for r in again]), np.concatenate([r.images for r in
+                          generator.stream(jobs(8), batch=2, steps=2)]))  # fmt: skip
+    with pytest.raises(CourseError, match="other jobs"):
+        list(generator.stream(jobs(9)[1:], **options))
+
+
+def test_stream_blanks_what_is_too_like_a_film_before_keeping_it(generator, tmp_path, monkeypatch):
+    monkeypatch.setattr("medimgen.stream.too_like", lambda images, model: np.arange(len(images)) == 1)
+    (result,) = generator.stream(jobs(3), folder=tmp_path)
+    assert result.record["withheld"] == [1] and not result.images[1].any() and result.images[0].any()
+    (again,) = generator.stream(jobs(3), folder=tmp_path)
+    assert np.array_equal(again.images, result.images)
+
+
+@pytest.mark.parametrize(
+    ("bad", "options", "named"),
+    [
+        (["normal"], {}, "no job"),
+        ([("normal", 1), ("", 2)], {}, "empty"),
+        ([("normal", -1)], {}, "seed=-1"),
+        ([("normal", 1)], {"batch": 0}, "batch=0"),
+        ([("normal", 1)], {"batch": 65}, "batch=65"),
+        ([("normal", 1)], {"steps": 99}, "steps=99"),
+    ],
+)
+def test_stream_names_bad_jobs_before_it_draws(generator, bad, options, named, monkeypatch):
+    monkeypatch.setattr(generator, "make", lambda settings: pytest.fail("drew"))
+    with pytest.raises(CourseError, match=named):
+        list(generator.stream(bad, **options))
+
+
+def test_stream_of_two_thousand_images_keeps_no_memory(generator):
+    """Jobs made as they are asked for; the process is as large after 2,000 images as after 400."""
+    import psutil
+
+    process, after = psutil.Process(), {}
+    for k, result in enumerate(generator.stream((("normal", seed) for seed in range(2000)), batch=40, steps=1)):
+        assert len(result.images) == 40
+        after[k] = process.memory_info().rss
+    assert len(after) == 50 and after[49] - after[9] < 20e6, after
+
+
+def test_patient_derived_images_are_refused_unless_they_stay_here(generator, tmp_path):
+    from PIL import Image
+
+    stamp = {"patient_derived": True, "adapter_sha256": "0" * 64}
+    stamped = generate.Generator(generator.pipe, generator.defaults, generator.sha256, stamp)
+    result = stamped("normal")
+    assert result.record["patient_derived"] is True
+    with pytest.raises(CourseError, match="patient-derived"):
+        generate.save_png(tmp_path / "one.png", result.images[0], result.record)
+    with pytest.raises(CourseError, match="patient-derived"):
+        list(stamped.stream(jobs(2), folder=tmp_path / "kept"))
+    assert not list(tmp_path.iterdir())
+    kept = generate.save_png(tmp_path / "one.png", result.images[0], result.record, local_only=True)
+    with Image.open(kept) as image:
+        assert "not for export" in image.text["Patient-Derived"]
+    assert len(list(stamped.stream(jobs(2), folder=tmp_path / "kept", local_only=True))) == 1
+    with pytest.raises(CourseError, match="other jobs"):
+        list(generator.stream(jobs(2), folder=tmp_path / "kept"))
