@@ -73,6 +73,8 @@ models: dev
 	$(ALONE) $(PY) recipes/train_generator.py --threads 2
 	$(ALONE) $(PY) recipes/screen_memorisation.py --control
 	$(ALONE) $(PY) recipes/screen_memorisation.py --install
+	$(ALONE) $(PY) recipes/train_segmenter.py
+	$(ALONE) $(PY) recipes/train_control.py
 
 onnx: dev
 	$(ALONE) $(PY) recipes/export_onnx.py

@@ -3,6 +3,7 @@
     python recipes/screen_memorisation.py               # 2,000 images; exit code 1 if more than 2 % are flagged
     python recipes/screen_memorisation.py --install     # and, if it passes, put the model into models/cxr-mini
     python recipes/screen_memorisation.py --control     # films planted 50 times must be caught
+    python recipes/screen_memorisation.py --masks       # images of models/cxr-mini-control, asked by training masks
 
 An image is flagged when its nearest donor film is nearer than the nearest donor film is for 99 % of real dev
 films (other patients), in pixels or in features. Pixels: films shrunk to 48 pixels, mean removed, length 1, so
@@ -227,6 +228,27 @@ def screen_model(recipe, model: Path, n: int, seed: int) -> dict:
     return report(screen, images, known, threshold)
 
 
+def screen_masked(recipe, n: int, seed: int) -> dict:
+    """Screen `n` images asked for by masks that the ControlNet learnt from: the mask's film is there to be copied."""
+    from generator.claim import PROMPTS as of_kind
+    from train_segmenter import pairs
+
+    from medimgen.control import Control
+
+    films, masks, _, names = pairs("donor")
+    table = radiographs.load("donor").table.set_index("file").loc[names]
+    keep, net = np.random.default_rng(seed).permutation(len(films))[:n], Control.load()
+    kinds = table["subtype"].to_numpy()
+    images = [net(of_kind[kinds[k]], mask=masks[k], seed=seed + i).images for i, k in enumerate(keep)]
+    images, donor, dev = np.concatenate(images), radiographs.load("donor").images, radiographs.load("dev").images
+    screen, known = build(donor, dev, recipe.judge()), known_signs(donor)
+    own = screen.distances(images)[0][1]
+    sheet(recipe.work / "masked_sheet.png", screen, images, donor)
+    of_mask = [int((donor[j] == films[k]).all()) for j, k in zip(own, keep, strict=True)]
+    found = report(screen, images, known, export_threshold(known, dev))
+    return found | {"nearest_is_the_film_of_the_mask": float(np.mean(of_mask))}
+
+
 def install(recipe, model: Path) -> None:
     """Replace models/cxr-mini by the screened model, with the logs of its training; the card there stays."""
     target = ROOT / "models" / "cxr-mini"
@@ -243,14 +265,20 @@ def main() -> int:
     parser.add_argument("--n", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=500_000)
     parser.add_argument("--control", action="store_true", help="run the positive control instead")
+    parser.add_argument("--masks", action="store_true", help="screen models/cxr-mini-control instead")
     parser.add_argument("--install", action="store_true", help="put the model into models/cxr-mini if it passes")
     args = parser.parse_args()
     from train_generator import STEPS, Recipe
 
     model = args.work / "cxr-mini"
     recipe = Recipe(args.work, model, STEPS)
-    result = control(recipe) if args.control else screen_model(recipe, model, args.n, args.seed)
-    good, name = (result["caught"], "control") if args.control else (result["passed"], "screen")
+    if args.masks:
+        result, name = screen_masked(recipe, args.n, args.seed), "masked"
+    elif args.control:
+        result, name = control(recipe), "control"
+    else:
+        result, name = screen_model(recipe, model, args.n, args.seed), "screen"
+    good = result["caught" if args.control else "passed"]
     text = json.dumps(result, indent=1) + "\n"
     (args.work / f"{name}.json").write_text(text, encoding="utf-8", newline="\n")
     print(text)

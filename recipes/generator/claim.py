@@ -44,13 +44,15 @@ def record(
     explore: Callable[[pd.DataFrame, int, int], dict[str, Interval]],
     count: Callable[[pd.DataFrame], dict[str, int]],
     folder: Path = report.RESULTS,
+    more: tuple[Path, ...] = (),
 ) -> dict:
-    """Run a claim about models/cxr-mini as claims.yml states it, and record it; returns the result."""
+    """Run a claim about models/cxr-mini (and `more` weights) as claims.yml states it, and record it; the result."""
     from medimgen.generate import FOLDER
 
     plan = claims.get(id)["primary"]
     draws, seed = plan["draws"], plan["seed"]
     inputs = {f"cxr-mini/{p.parent.name}": p for p in sorted(FOLDER.rglob("*.safetensors"))}
+    inputs |= {f"{p.parent.name}/{p.name}": p for p in more}
     with report.run(id, seed=seed, inputs=inputs, parameters={"draws": draws}, tier="full") as run:
         rows = make_rows()
         interval, explored = measure(rows, draws, seed), explore(rows, draws, seed)

@@ -348,8 +348,9 @@ def refuse_patient_derived(record: dict[str, Any], local_only: bool = False) -> 
     """
     if record.get("patient_derived") and not local_only:
         raise CourseError(
-            "this comes from a model fine-tuned on films of a folder: it is patient-derived and not for export",
-            next="make it without the adapter; for a copy that stays on this computer pass local_only=True",
+            "this starts from somebody's film, or comes from a model fine-tuned on films: it is patient-derived and "
+            "not for export",
+            next="start from words alone, without an adapter; for a copy that stays here pass local_only=True",
         )
 
 
