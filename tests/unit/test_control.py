@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from medimgen import control
+from medimgen import claims, control
 from medimgen.errors import CourseError
 from medimgen.generate import noise, save_png
 
@@ -232,3 +232,18 @@ def test_shipped_controlnet_draws_drawn_lungs(shipped):
     found = Segmenter.load()(shipped("chest x-ray, normal", n=2, seed=7, mask=masks).images)
     asked, crossed = dice(masks, found), dice(masks[::-1], found)
     assert asked.min() > 0.75 and (asked > crossed).all()
+
+
+def test_card_gives_the_figures_of_claim_l1g_and_its_verdict():
+    card, found = (control.FOLDER / "README.md").read_text("utf-8"), claims.result("L1g")
+    text = " ".join(card.split())
+    for name, ignored in (
+        ("asked", "shuffled"),
+        ("tilted", "tilted_if_ignored"),
+        ("half_lung", "half_lung_if_ignored"),
+    ):
+        value, beside = found["exploratory"][name], found["exploratory"][ignored]["estimate"]
+        assert "{:.3f} ({:.3f} to {:.3f})".format(value["estimate"], *value["ci95"]) in text
+        assert f"{beside:.3f}" in text
+    assert "{:.3f} ({:.3f} to {:.3f})".format(found["estimate"], *found["ci95"]) in text
+    assert f"**{found['verdict']}**" in text

@@ -226,3 +226,17 @@ def test_generate_gives_finetune_without_loading_torch():
     assert generate.finetune is finetune.finetune
     with pytest.raises(AttributeError):
         _ = generate.nothing
+
+
+def test_the_notebook_quotes_the_recorded_distances():
+    import json
+
+    from medimgen import report
+    from medimgen.paths import ROOT
+
+    found = json.loads((report.RESULTS / "finetune.json").read_text("utf-8"))["sections"]["control"]
+    before, after, change = ({r["id"]: r for r in found}[f"finetune_{k}"] for k in ("before", "after", "change"))
+    cells = json.loads((ROOT / "notebooks" / "01b-control.ipynb").read_text("utf-8"))["cells"]
+    text = " ".join("".join("".join(c["source"]) for c in cells).split())
+    assert f"from {before['estimate']:.1f} to {after['estimate']:.1f}" in text
+    assert f"reaches from {change['low']:.1f} to {change['high']:+.1f}" in text and change["low"] < 0 < change["high"]
