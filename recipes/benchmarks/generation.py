@@ -122,7 +122,8 @@ class Plan(dict):
 
 class Films:
     """What every arm learns from: donor films and two changed copies of each, made and measured by the recipe before
-    any clock starts. `most`: only so many donor films, evenly chosen (smoke run).
+    any clock starts. `most`: only so many donor films, evenly chosen, and the first dev films (smoke
+    run).
     """
 
     def __init__(self, most: int | None = None, work: Path = WORK):
@@ -137,7 +138,7 @@ class Films:
         self.x, self.x_kinds = parts["x"][every], np.tile(self.kinds, COPIES + 1)
         self.values = {k[2:]: v[every] for k, v in parts.items() if k.startswith("v_")}
         self.edges = json.loads((work / "edges.json").read_text(encoding="utf-8"))
-        self.dev, self.dev_kinds = dev.images, kinds(dev.table)
+        self.dev, self.dev_kinds = dev.images[:most], kinds(dev.table)[:most]
 
 
 class Arm:
@@ -452,11 +453,11 @@ class StandIn:
 class Yardstick:
     """The same figures for every arm, those of recipes/quality.py: images against dev films, beside donor films."""
 
-    def __init__(self, judge, gauge, draws: int):
+    def __init__(self, judge, gauge, draws: int, most: int | None = None):
         import quality
 
         self.of, self.nets, self.draws = quality, (judge, gauge), draws
-        self.dev, self.donor = (quality.real_table(split, judge, gauge) for split in ("dev", "donor"))
+        self.dev, self.donor = (quality.real_table(split, judge, gauge, most) for split in ("dev", "donor"))
         self.marks = quality.marks(self.dev, self.donor, 0, 0)
 
     def table(self, images: np.ndarray):
@@ -548,7 +549,7 @@ def main() -> None:
     from generator.judge import Judge, Ruler
 
     nets = (StandIn(), StandIn()) if args.stand_in else (Judge.load(), Ruler.load())
-    films, yard, third = Films(args.films), Yardstick(*nets, args.draws), {}
+    films, yard, third = Films(args.films), Yardstick(*nets, args.draws, args.films and 10 * args.films), {}
     names = [args.arm] if args.arm else ["ours"]
     if not args.arm:
         third = choose(films, yard, args)

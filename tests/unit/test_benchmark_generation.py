@@ -130,7 +130,7 @@ def yard(monkeypatch):
     """The stand-in yardstick on made-up films whose classes differ in brightness."""
     import quality
 
-    def real_table(split, judge, gauge):
+    def real_table(split, judge, gauge, most):
         kinds, images = films(60, seed=len(split))
         return quality.table(
             images, kinds, np.array([f"{split}{i}" for i in range(180)]), judge, gauge, 1 + np.arange(180) % 7 / 7
