@@ -207,7 +207,7 @@ def _lora():
     try:
         from medimgen import lora
     except ImportError as error:
-        raise CourseError(f"fine-tuning needs {error.name}", next="run `pip install -e .[research]`") from error
+        raise CourseError(f"fine-tuning needs {error.name}", next="run `pip install peft`") from error
     return lora
 
 

@@ -1,7 +1,6 @@
 """Fine-tuning on a folder: the tiny pipeline learns inverted films, keeps its stamp, and says what it cannot use."""
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from PIL import Image
 from medimgen import finetune, generate, lora
 from medimgen.errors import CourseError
 
-pytest.importorskip("peft")
 folder = test_generate.folder
 
 
@@ -189,14 +187,7 @@ def test_bad_arrays_and_outputs_are_named(generator, films, tmp_path):
             run(bad, generator)
     (tmp_path / "file").touch()
     with pytest.raises(CourseError, match="cannot write"):
-        run(films, generator, output=tmp_path / "file" / "folder")
-
-
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="read-only folders do not stop this user")
-def test_read_only_output_is_named_before_the_training(generator, films, tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(CourseError, match="cannot write"):
-        run(films, generator, output=tmp_path / "adapter", progress=lambda *a: pytest.fail("trained"))
+        run(films, generator, output=tmp_path / "file" / "folder", progress=lambda *a: pytest.fail("trained"))
 
 
 def test_distance_is_zero_for_two_draws_of_a_kind_and_grows_with_brightness_and_texture():
