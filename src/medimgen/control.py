@@ -105,7 +105,7 @@ class Control(Generator):
             shapes = ((size, size), (settings["n"], size, size)) if name == "mask" else ((size, size),)
             if array is not None and (np.asarray(array).dtype != kind or np.shape(array) not in shapes):
                 raise CourseError(
-                    f"{name} is {np.asarray(array).dtype} {np.shape(array)}, not {np.dtype(kind)} {shapes[-1]}",
+                    f"{name} is {np.asarray(array).dtype} {np.shape(array)}, not {np.dtype(kind)} {shapes[0]}",
                     next="masks and regions: array > 0; films: radiographs.load(...).images[0]",
                 )
         if region is not None and film is None:
