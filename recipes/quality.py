@@ -257,8 +257,8 @@ def teacher(steps: int = 50):
     from medimgen.generate import Generator
 
     recipe = Recipe(claim.WORK, claim.WORK / "cxr-mini", STEPS)
-    data, model = recipe.unet()
-    return Generator(pack.pipeline(recipe.autoencoder(), model, data.tokenizer), {"steps": steps, "guidance": 1.0}, "")
+    (data, vae, _), (_, model) = recipe.texture(), recipe.unet()
+    return Generator(pack.pipeline(vae, model, data.tokenizer), {"steps": steps, "guidance": 1.0}, "")
 
 
 def obey(generator, net, each: int, draws: int, seed: int) -> dict[str, Interval]:

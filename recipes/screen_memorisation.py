@@ -31,7 +31,7 @@ from medimgen.paths import ROOT, cache_dir
 
 LIMIT = 0.02
 QUANTILE = 0.01
-LOGS = [f"{stage}.jsonl" for stage in ("features", "autoencoder", "unet", "distil", "judge", "outlines")]
+LOGS = [f"{stage}.jsonl" for stage in ("features", "autoencoder", "unet", "distil", "texture", "judge", "outlines")]
 LOGS += [f"{name}.json" for name in ("student", "settings", "screen", "control")]
 PROMPTS = (
     "chest x-ray, normal",

@@ -1,7 +1,7 @@
 """Train the course's chest radiograph generator from nothing and write models/cxr-mini (what `make models` runs).
 
-Stages, each resumable: features, films, latents, autoencoder, unet, distil, judge, outlines, settings, pack. Stop it
-at any time and start it again: it goes on from the last checkpoint in the work folder.
+Stages, each resumable: features, films, latents, autoencoder, unet, distil, texture, judge, outlines, settings, pack.
+Stop it at any time and start it again: it goes on from the last checkpoint in the work folder.
 
     python recipes/train_generator.py                   # all of it, about three hours of one core
     python recipes/train_generator.py --until unet      # stop after a stage
@@ -24,8 +24,13 @@ from medimgen.data import radiographs
 from medimgen.data.fetch import fetch
 from medimgen.paths import ROOT, cache_dir
 
-STAGES = ("features", "films", "latents", "autoencoder", "unet", "distil", "judge", "outlines", "settings", "pack")
-STEPS = {"features": 350, "code": 700, "autoencoder": 2500, "unet": 2800, "distil": 350, "judge": 300, "outlines": 300}
+STAGES = (
+    "features", "films", "latents", "autoencoder", "unet", "distil", "texture", "judge", "outlines", "settings", "pack",
+)  # fmt: skip
+STEPS = {
+    "features": 350, "code": 700, "autoencoder": 2500, "unet": 5400, "distil": 350, "texture": 500, "judge": 300,
+    "outlines": 300,
+}  # fmt: skip
 COPIES = 2
 
 
@@ -123,7 +128,7 @@ class Recipe:
         return data, diffusion.train(data, self.work / "unet.pt", steps=self.steps["unet"])
 
     def distil(self):
-        """The few-step model that is shipped."""
+        """The few-step model."""
         from generator import distil
 
         data, teacher = self.unet()
@@ -133,6 +138,18 @@ class Recipe:
             gap = distil.compare(teacher, student, self.autoencoder(), data.tokenizer)
             path.write_text(json.dumps(gap, indent=1) + "\n", encoding="utf-8", newline="\n")
         return data, student
+
+    def texture(self):
+        """Captions, decoder and few-step model as they are shipped, with the grain of films."""
+        import torch
+        from generator import autoencoder, texture
+
+        (data, student), vae, pixels = self.distil(), self.autoencoder(), autoencoder.Patches()
+        pixels.load_state_dict(torch.load(self.work / "autoencoder.pt", weights_only=True)["critic"])
+        critic, dev = texture.Critic(self.features(), pixels), radiographs.load("dev").images
+        path, images = self.work / "texture.pt", min(texture.IMAGES, 8 * self.steps["texture"])
+        rest = (self.films()["x"], dev, path, self.steps["texture"], images)
+        return data, *texture.train(vae, student, critic, data, *rest)
 
     def outlines(self):
         from generator import outlines
@@ -148,18 +165,18 @@ class Recipe:
         """Guidance and steps, chosen on dev."""
         from generator import settings
 
-        data, model = self.distil()
+        data, vae, model = self.texture()
         dev = radiographs.load("dev")
         rest = (data.tokenizer, self.judge(), dev.images, kinds(dev.table), self.work / "settings.json")
-        return settings.choose(model, self.autoencoder(), *rest)
+        return settings.choose(model, vae, *rest)
 
     def pack(self):
         from generator import pack
 
-        data, model = self.distil()
+        data, vae, model = self.texture()
         files = "\n".join(sorted(radiographs.load("donor").table["file"]))
         edges = json.loads((self.work / "edges.json").read_text(encoding="utf-8"))
-        pipe = pack.pipeline(self.autoencoder(), model, data.tokenizer)
+        pipe = pack.pipeline(vae, model, data.tokenizer)
         facts = {
             "attributes": {k: {"low_below": v[0], "high_above": v[1]} for k, v in edges.items()},
             "donor_ids_sha256": hashlib.sha256(files.encode()).hexdigest(),

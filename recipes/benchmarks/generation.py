@@ -1,53 +1,60 @@
 """Our generator beside MONAI's: same donor films, same CPU minutes, same metrics.
 
-    python recipes/benchmarks/generation.py --minutes 25              # ours, MONAI's three briefly, the best of them
-    python recipes/benchmarks/generation.py --minutes 25 --arm ours   # one arm alone
-    python recipes/benchmarks/generation.py --minutes 0.3 --films 64 --each 12 --draws 50 --stand-in     # smoke run
+    python recipes/benchmarks/generation.py --minutes 25 --only ours    # train one arm, try its guidance; if wanted
+    python recipes/benchmarks/generation.py --minutes 25 --record       # all four arms, what is not done yet
+    python recipes/benchmarks/generation.py --minutes 0.2 --films 64 --draws 50 --stand-in --work runs/try   # smoke run
 
-An arm trains for so many CPU minutes of one thread (`time.process_time`; checkpoints are written meanwhile, so a stop
-costs little). Ours runs the recipe's own stages, its minutes shared as in the card of cxr-mini, distillation among
-them, and draws in four steps. MONAI gets its `AutoencoderKL` and `DiffusionModelUNet` in three configurations, about
-as many parameters as ours, and draws in 50 DDIM steps. Each is trained for a third of the minutes first; the one
-nearest to dev films is then trained afresh for all of them. So MONAI has the minutes twice.
+An arm trains from nothing for so many CPU minutes of one thread (`time.process_time`). Start it again after a stop and
+it goes on from its last checkpoint; what was lost does not count. Every learning rate warms up and comes down within
+those minutes. Ours runs the recipe's own stages, its minutes shared as in `Ours.shares`; MONAI's `AutoencoderKL` gets
+40 % and its `DiffusionModelUNet` 60 %, so that both UNets have about half of the minutes. MONAI's three configurations
+(generation_monai.py), of our number of parameters within 20 %, have the minutes each: four arms, one of them ours.
 
-What is not the same, and why. MONAI has no text encoder: its UNet is told the class, by cross attention, and learns no
-captions. Its tutorials add a perceptual loss whose weights are downloads: here absolute error, KL and its
-`PatchDiscriminator`. In its favour: films are encoded once, not at every step; weights are averaged, times spread,
-precision mixed as in our recipe; learning rates are not its tutorials', which are meant for hours of a GPU.
+The same for all: donor films as they are, bf16 in training, averaged weights, times spread, one in ten without a
+condition, images drawn in 32 bits, guidance from one grid by one rule: nearest to dev films on the ruler, with noise
+of its own. By the same rule one of MONAI's three is chosen, so MONAI has six tries, ours two for each sampler.
+MONAI draws in 50 DDIM steps. Ours draws twice: in four steps, as shipped, by the distilled student; and in 50 DDIM
+steps by its teacher, which had the minutes without the student's. Then as many images of each class as dev has films.
 
-MONAI in a folder of its own: `pip install --no-deps --target FOLDER monai==1.6.1 einops`, then PYTHONPATH=FOLDER. Run
-arms one after another on a machine that does nothing else, or all at once: `slowdown` in the result is a mean step
-over a fast one, and should be alike in all arms. Full data tier. Not a medical device.
+What differs. Ours learns captions whose attributes and lung masks were measured before the clock starts; MONAI has no
+text encoder: its UNet is told the class by cross attention. Ours has a perceptual loss from a net that it trains within
+its minutes; MONAI's takes its weights from a download, so its autoencoder gets absolute error, KL and its
+`PatchDiscriminator` with the tutorial's weights. Its learning rates are not the tutorials', which are meant for hours
+of a GPU. One training run an arm: the intervals are over images and patients, not over training seeds. Dev is both
+where choices were made and where they are measured, which favours whoever has more tries.
+
+MONAI in a folder of its own: `pip install --no-deps --target FOLDER monai==1.6.1 einops`, then PYTHONPATH=FOLDER.
+`slowdown` in the result, a mean step over a fast one, should be alike in all arms: run them on a machine that does
+nothing else. Full data tier. Not a medical device.
 """
 
 import argparse
 import importlib.metadata
-import importlib.util
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from generator import autoencoder, captions, common, diffusion, distil, features
+from benchmarks.generation_monai import CONFIGS, Monai, filled, size
+from generator import autoencoder, captions, common, diffusion, distil, features, texture
 from generator.claim import PROMPTS, WORK
 from generator.features import CLASSES
 
 from medimgen.data import radiographs
-from medimgen.errors import CourseError
 from medimgen.paths import ROOT, cache_dir
 
-RESULT = ROOT / "recipes" / "results" / "generation_peers.json"
-CARD = {"features": 3, "code": 4, "autoencoder": 15, "unet": 65, "distil": 17}  # minutes, models/cxr-mini/README.md
-FOREVER, SEED, GUIDANCES, BATCH = 10**9, 700_000, (1.0, 1.5), 32
+RESULT = ROOT / "recipes" / "results" / "generation_bench.json"
+ARMS = ("ours", *CONFIGS)
+FOREVER, SEED, GUIDANCES, BATCH, AIM = 10**9, 700_000, (1.0, 1.5), 32, 2 / 3
 
 
 class Clock:
@@ -66,6 +73,11 @@ class Clock:
         done = self.step + 1
         return max(done, round(done * self.seconds / max(self.spent(), 1e-9)))
 
+    def rate(self, step: int, peak: float, warm: int = 100, **more) -> float:
+        """The recipe's learning rate over the steps that there will be, a tenth of them at most to warm up."""
+        total = self.total()
+        return common.cosine(step, total, peak, warm=max(1, min(warm, total // 10)), **more)
+
     def steps(self, first: int) -> Iterator[int]:
         """Step numbers from `first` until the time is over; one at least."""
         if first:
@@ -73,7 +85,7 @@ class Clock:
         self.step = first
         while not self.took or self.spent() < self.seconds:
             before = self.spent()
-            if self.step % 25 == 0:
+            if self.step % 5 == 0:
                 self.marks[str(self.step)] = before
                 self.path.write_text(json.dumps(self.marks), encoding="utf-8", newline="\n")
             yield self.step
@@ -94,10 +106,8 @@ def until(module, clock: Clock):
     def limited(*ends):
         return clock.steps(ends[0]) if ends[-1] == FOREVER else range(*ends)
 
-    def cosine(step, total, *rest, **more):
-        return common.cosine(step, clock.total(), *rest, **more)
-
-    usual, module.range, module.cosine = module.cosine, limited, cosine
+    usual, module.range = module.cosine, limited
+    module.cosine = lambda step, total, *rest, **more: clock.rate(step, *rest, **more)
     try:
         yield
     finally:
@@ -121,34 +131,29 @@ class Plan(dict):
 
 
 class Films:
-    """What every arm learns from: donor films and two changed copies of each, made and measured by the recipe before
-    any clock starts. `most`: only so many donor films, evenly chosen, and the first dev films (smoke
-    run).
+    """What every arm learns from: donor films; for our captions their attributes, measured by the recipe before any
+    clock starts. `most`: only about so many of them and of dev films, evenly chosen (smoke run).
     """
 
     def __init__(self, most: int | None = None, work: Path = WORK):
-        from train_generator import COPIES, STEPS, Recipe, kinds
+        from train_generator import STEPS, Recipe, kinds
 
-        parts, dev = Recipe(work, work / "cxr-mini", STEPS).films(), radiographs.load("dev")
-        donor = radiographs.load("donor")
+        donor, dev = radiographs.load("donor"), radiographs.load("dev")
         n = len(donor.images)
         one = np.unique(np.linspace(0, n - 1, min(most or n, n)).round().astype(int))
-        every = np.concatenate([one + n * k for k in range(COPIES + 1)])
+        parts = Recipe(work, work / "cxr-mini", STEPS).films()  # the first n rows are the films as they are
         self.images, self.kinds = donor.images[one], kinds(donor.table)[one]
-        self.x, self.x_kinds = parts["x"][every], np.tile(self.kinds, COPIES + 1)
-        self.values = {k[2:]: v[every] for k, v in parts.items() if k.startswith("v_")}
+        self.values = {k[2:]: v[:n][one] for k, v in parts.items() if k.startswith("v_")}
         self.edges = json.loads((work / "edges.json").read_text(encoding="utf-8"))
-        self.dev, self.dev_kinds = dev.images[:most], kinds(dev.table)[:most]
+        step = max(1, len(dev.images) // most) if most else 1
+        self.dev, self.dev_kinds = dev.images[::step], kinds(dev.table)[::step]
 
 
-class Arm:
-    """A generator in training. `shares`: parts of the time by stage, in order; each stage leaves a file in `folder`.
-    After `train()` there are `nets` (by name), `vae` (with diffusers' encode and decode) and `sample`.
-    """
+class Stages:
+    """Training in parts. `shares`: parts of the time by stage, in order; each leaves a file in `folder`."""
 
-    def __init__(self, name: str, shares: dict[str, float], films: Films, folder: Path, minutes: float):
-        self.name, self.shares, self.films, self.folder = name, shares, films, folder
-        self.seconds, self.spent = 60 * minutes, {}
+    def __init__(self, shares: dict[str, float], folder: Path, minutes: float):
+        self.shares, self.folder, self.seconds, self.spent = shares, folder, 60 * minutes, {}
         folder.mkdir(parents=True, exist_ok=True)
 
     def stage(self, name: str, train: Callable[[Clock], dict]) -> dict:
@@ -160,283 +165,80 @@ class Arm:
             left = self.seconds - sum(s["seconds"] for s in self.spent.values())
             waiting = sum(share for k, share in self.shares.items() if k not in self.spent)
             clock = Clock(self.folder / f"{name}.clock.json", left * self.shares[name] / waiting)
+            print(self.folder.name, name, f"begins, {clock.seconds:.0f} CPU seconds", flush=True)
             parts = train(clock)
             common.save_state(path, parts=parts, figures=clock.figures())
         state = common.load_state(path)
         self.spent[name] = state["figures"]
-        print(self.name, name, json.dumps(state["figures"]), flush=True)
+        print(self.folder.name, name, "is done", json.dumps(state["figures"]), flush=True)
         return state["parts"]
 
 
-def filled(net: nn.Module, values: dict) -> nn.Module:
-    net.load_state_dict(values)
-    return net.eval()
+class Ours:
+    """The recipe's stages with a clock in place of step counts.
 
+    Shares: the code's part is what it costs to fit and to encode each film once, about 100 seconds however long the
+    run. The rest is the card's, with less for perceptual features.
+    """
 
-class Ours(Arm):
-    """The recipe's stages with a clock in place of step counts."""
+    shares, steps = {"features": 4, "code": 10, "autoencoder": 10, "unet": 50, "distil": 12, "texture": 14}, (4, 50)
 
-    def __init__(self, *rest):
-        super().__init__("ours", CARD, *rest)
-
-    def loop(self, module, name: str, run: Callable[[Clock, Path], nn.Module]) -> dict:
-        def train(clock):
-            with until(module, clock):
-                return dict(run(clock, self.folder / f"{name}.pt").state_dict())
-
-        return self.stage(name, train)
-
-    def _code(self, clock: Clock) -> dict:
-        steps = max(20, round(700 * self.seconds / 60 / sum(CARD.values())))
-        net = autoencoder.start(self.films.images, self.folder / "code.pt", steps=steps)
-        return {"net": dict(net.state_dict()), "latents": diffusion.encode(net, self.films.x)}
-
-    def _decoder(self, code: dict, net: nn.Module) -> dict:
-        def run(clock, path):
-            plan = Plan(clock, {"adversarial_from": 0.35, "whole_from": 0.92})
-            rest = (self.films.x, code["latents"], self.films.dev, net, path, FOREVER, plan)
-            return autoencoder.train(filled(autoencoder.build(), code["net"]), *rest)
-
-        return self.loop(autoencoder, "autoencoder", run)
+    def __init__(self, films: Films, stages: Stages):
+        self.films, self.stages, self.tokenizer = films, stages, captions.build_tokenizer()
 
     def train(self) -> None:
         from generator import attributes
 
-        f, tokenizer = self.films, captions.build_tokenizer()
+        f = self.films
         known = (f.images, f.kinds, f.dev, f.dev_kinds)
-        net = self.loop(features, "features", lambda _, path: features.train(*known, path, FOREVER))
-        net, code = filled(features.FeatureNet(), net), self.stage("code", self._code)
-        self.vae, self.tokenizer = filled(autoencoder.build(), self._decoder(code, net)), tokenizer
-        subtypes, levels = [CLASSES[k] for k in f.x_kinds], attributes.levels(f.values, f.edges)
-        data = diffusion.Data(code["latents"], subtypes, levels, tokenizer, seed=11)
-        values = self.loop(diffusion, "unet", lambda _, path: diffusion.train(data, path, FOREVER))
-        teacher = filled(diffusion.Model(len(tokenizer)), values)
-        values = self.loop(distil, "distil", lambda _, path: distil.train(teacher, data, path, FOREVER))
-        self.model = filled(diffusion.Model(len(tokenizer)), values)
-        self.nets = {"autoencoder": self.vae, "unet": self.model.unet, "text": self.model.text}
+        net = self._loop(features, "features", lambda _, path: features.train(*known, path, FOREVER))
+        code = self.stages.stage("code", self._code)
+        self.vae = filled(autoencoder.build(), self._decoder(code, filled(features.FeatureNet(), net)))
+        subtypes, levels = [CLASSES[k] for k in f.kinds], attributes.levels(f.values, f.edges)
+        data = diffusion.Data(code["latents"], subtypes, levels, self.tokenizer, seed=11)
+        values = self._loop(diffusion, "unet", lambda _, path: diffusion.train(data, path, FOREVER))
+        teacher = filled(diffusion.Model(len(self.tokenizer)), values)
+        values = self._loop(distil, "distil", lambda _, path: distil.train(teacher, data, path, FOREVER))
+        self.models = {4: filled(diffusion.Model(len(self.tokenizer)), values), 50: teacher}
+        critic = texture.Critic(filled(features.FeatureNet(), net), self._pixels())
+        rest = (self.vae, self.models[4], critic, data, f.images, f.dev)
+        both = self._loop(
+            texture, "texture", lambda _, path: nn.ModuleList(texture.train(*rest, path, FOREVER, images=480))
+        )
+        filled(nn.ModuleList([self.vae, self.models[4]]), both)
+        self.nets = {"autoencoder": self.vae, "unet": teacher.unet, "text": teacher.text}
 
-    def sample(self, kind: int, n: int, guidance: float, seed: int) -> np.ndarray:
-        """`n` images of a class, uint8 (n, 128, 128)."""
-        from generator.settings import STEPS, scheduler
+    def _pixels(self) -> autoencoder.Patches:
+        """The decoder's critic as its last checkpoint has it; a new one if it never came to a checkpoint."""
+        state, pixels = common.load_state(self.stages.folder / "autoencoder.pt"), autoencoder.Patches()
+        return filled(pixels, state["critic"]) if state else pixels
 
-        texts = [PROMPTS[CLASSES[kind]]] * n
-        rest = (self.tokenizer, scheduler(), texts, STEPS, guidance, seed, BATCH)
-        return diffusion.sample(self.model, self.vae, *rest)
+    def _loop(self, module, name: str, run: Callable[[Clock, Path], nn.Module]) -> dict:
+        def train(clock):
+            with until(module, clock):
+                return dict(run(clock, self.stages.folder / f"{name}.pt").state_dict())
 
+        return self.stages.stage(name, train)
 
-def config(latent, channels, blocks, unet, unet_blocks, heads, schedule, prediction, rates) -> dict:
-    """One way to set MONAI's networks up. `heads`: channels of an attention head by level, 0 = no attention. `rates`:
-    learning rates of the autoencoder and of the UNet.
-    """
-    one = dict(in_channels=1, out_channels=1, latent_channels=latent, channels=channels, num_res_blocks=blocks)
-    one |= dict(attention_levels=[False] * len(channels), norm_num_groups=8)
-    one |= dict(with_encoder_nonlocal_attn=False, with_decoder_nonlocal_attn=False)
-    two = dict(in_channels=latent, out_channels=latent, channels=unet, num_res_blocks=unet_blocks, norm_num_groups=16)
-    two |= dict(attention_levels=[h > 0 for h in heads], num_head_channels=heads)
-    two |= dict(with_conditioning=True, cross_attention_dim=len(CLASSES))
-    side = 128 >> (len(channels) - 1)
-    schedule = schedule | {"prediction_type": prediction}
-    return dict(autoencoder=one, unet=two, schedule=schedule, rates=rates, latents=(latent, side, side))
+    def _code(self, clock: Clock) -> dict:
+        steps = int(np.clip(700 * self.stages.seconds / 1500, 20, 700))
+        net = autoencoder.start(self.films.images, self.stages.folder / "code.pt", steps=steps)
+        return {"net": dict(net.state_dict()), "latents": diffusion.encode(net, self.films.images)}
 
+    def _decoder(self, code: dict, net: nn.Module) -> dict:
+        def run(clock, path):
+            plan = Plan(clock, {"adversarial_from": 0.35, "whole_from": 0.92})
+            rest = (self.films.images, code["latents"], self.films.dev, net, path, FOREVER, plan)
+            return autoencoder.train(filled(autoencoder.build(), code["net"]), *rest)
 
-BETAS = {"beta_start": 0.0015, "beta_end": 0.0195}
-LINEAR, SCALED = ({"schedule": name} | BETAS for name in ("linear_beta", "scaled_linear_beta"))
-SMALL = ((16, 48, 96, 128), 1, (96, 128, 128), 1, (0, 32, 32))
-CONFIGS = {
-    # its 2D tutorial in small: 32x32x3 latents, noise predicted
-    "monai-a": config(3, (32, 64, 96), 2, (64, 96, 128), 2, (0, 96, 128), LINEAR, "epsilon", (5e-4, 4e-4)),
-    "monai-b": config(12, *SMALL, {"schedule": "cosine"}, "v_prediction", (1e-3, 6e-4)),  # the shape of ours: 16x16x12
-    "monai-c": config(4, *SMALL, SCALED, "v_prediction", (1e-3, 6e-4)),  # smaller latents, 16x16x4
-}
+        return self._loop(autoencoder, "autoencoder", run)
 
+    def sample(self, kind: int, n: int, steps: int, guidance: float, seed: int) -> np.ndarray:
+        """`n` images of a class by DDIM, uint8 (n, 128, 128)."""
+        from generator.settings import scheduler
 
-def size(*nets: nn.Module) -> int:
-    return sum(p.numel() for net in nets for p in net.parameters())
-
-
-def build(name: str) -> tuple[nn.Module, nn.Module]:
-    """MONAI's autoencoder and UNet with new weights. CourseError if MONAI is missing or they are not of our size."""
-    try:
-        from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
-    except ImportError as missing:
-        raise CourseError("MONAI is not here", next="install it as this recipe's first lines say") from missing
-    c = CONFIGS[name]
-    nets = AutoencoderKL(spatial_dims=2, **c["autoencoder"]), DiffusionModelUNet(spatial_dims=2, **c["unet"])
-    with torch.device("meta"):
-        share = size(*nets) / size(autoencoder.build(), diffusion.Model(len(captions.vocabulary())))
-    if not 0.8 <= share <= 1.2:
-        raise CourseError(f"{name} has {share:.2f} times our parameters", next="change it until it is within 20 %")
-    return nets
-
-
-class Kept(common.Average):
-    """Averaged weights that go into a checkpoint like the rest."""
-
-    def state_dict(self) -> dict:
-        return self.values
-
-    def load_state_dict(self, values: dict) -> None:
-        self.values = values
-
-
-def loop(clock: Clock, path: Path, things: dict, step: Callable[[int], None], every: int = 100) -> None:
-    """`step(k)` until the time is over; `things` (modules, optimisers, averages) are kept at `path`."""
-    state = common.load_state(path) or {"step": 0}
-    for name, thing in things.items():
-        if state["step"]:
-            thing.load_state_dict(state[name])
-    for k in clock.steps(state["step"]):
-        step(k)
-        if (k + 1) % every == 0:
-            common.save_state(path, step=k + 1, **{name: thing.state_dict() for name, thing in things.items()})
-
-
-def descend(loss: torch.Tensor, optimiser: torch.optim.Optimizer, rate: float) -> None:
-    group = optimiser.param_groups[0]
-    group["lr"] = rate
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(group["params"], 1.0)
-    optimiser.step()
-
-
-class Autoencoding:
-    """MONAI's autoencoder in training: absolute error, KL and, from 35 % of the time on, its patch discriminator, with
-    its tutorial's weights. Crops of 64 pixels; whole films in the last 8 %, as in our recipe.
-    """
-
-    def __init__(self, net: nn.Module, x: np.ndarray, rate: float, clock: Clock):
-        from monai.losses.adversarial_loss import PatchAdversarialLoss
-        from monai.networks.nets import PatchDiscriminator
-
-        self.net, self.x, self.rate, self.clock = net, x, rate, clock
-        self.critic = PatchDiscriminator(2, 32, 1, num_layers_d=3)
-        self.fool = PatchAdversarialLoss(criterion="least_squares")
-        self.optimiser = torch.optim.AdamW(net.parameters(), rate, betas=(0.9, 0.99), weight_decay=0.0)
-        self.critic_optimiser = torch.optim.AdamW(self.critic.parameters(), 5e-4, betas=(0.5, 0.99))
-        self.average = Kept(net, 0.995)
-        self.things = {k: getattr(self, k) for k in ("net", "critic", "optimiser", "critic_optimiser", "average")}
-
-    def batch(self, k: int, whole: bool) -> torch.Tensor:
-        rng = np.random.default_rng([SEED, k])
-        x = common.film_tensor(self.x[rng.integers(0, len(self.x), 3 if whole else 12)]) / 2 + 0.5
-        if whole:
-            return x
-        corners = rng.integers(0, 65, (len(x), 2)).tolist()
-        return torch.stack([f[:, t : t + 64, u : u + 64] for f, (t, u) in zip(x, corners, strict=True)])
-
-    def step(self, k: int) -> None:
-        part = k / self.clock.total()
-        x, critic = self.batch(k, part >= 0.92).contiguous(memory_format=torch.channels_last), part >= 0.35
-        with torch.autocast("cpu", torch.bfloat16):
-            y, mean, spread = self.net(x)
-            says = self.critic(y)[-1].float() if critic else None
-        y, mean, variance = y.float(), mean.float(), spread.float() ** 2
-        kl = 0.5 * (mean**2 + variance - variance.log() - 1).sum() / len(x)
-        loss = (y - x).abs().mean() + 1e-6 * kl
-        if critic:
-            loss = loss + 0.01 * self.fool(says, target_is_real=True, for_discriminator=False)
-        descend(loss, self.optimiser, common.cosine(k, self.clock.total(), self.rate, warm=50))
-        self.average.update(self.net, k)
-        if critic:
-            self.teach(x, y.detach())
-
-    def teach(self, real: torch.Tensor, made: torch.Tensor) -> None:
-        with torch.autocast("cpu", torch.bfloat16):
-            a, b = self.critic(real)[-1].float(), self.critic(made)[-1].float()
-        loss = self.fool(a, target_is_real=True, for_discriminator=True)
-        loss = (loss + self.fool(b, target_is_real=False, for_discriminator=True)) / 2
-        descend(loss, self.critic_optimiser, 5e-4)
-
-
-def as_diffusers(net: nn.Module) -> SimpleNamespace:
-    """MONAI's autoencoder with the face of diffusers' (films -1 to 1), for our `autoencoder.quality`."""
-    return SimpleNamespace(
-        encode=lambda x: SimpleNamespace(latent_dist=SimpleNamespace(mean=net.encode(x / 2 + 0.5)[0])),
-        decode=lambda z: SimpleNamespace(sample=net.decode(z) * 2 - 1),
-    )
-
-
-def conditions(kinds: np.ndarray, rng: torch.Generator | None = None) -> torch.Tensor:
-    """The class as one-hot context (n, 1, 3); with `rng` one in ten is -1, MONAI's mark for "none" in guidance."""
-    context = F.one_hot(torch.as_tensor(kinds), len(CLASSES)).float().unsqueeze(1)
-    if rng is not None:
-        context[torch.rand(len(context), generator=rng) < 0.1] = -1.0
-    return context
-
-
-class Monai(Arm):
-    """MONAI's two networks, trained one after the other."""
-
-    def __init__(self, name: str, *rest):
-        super().__init__(name, {"autoencoder": 0.4, "unet": 0.6}, *rest)
-        self.config = CONFIGS[name]
-        torch.manual_seed(2)
-        self.net, self.unet = (net.to(memory_format=torch.channels_last) for net in build(name))
-
-    def _autoencoder(self, clock: Clock) -> dict:
-        run = Autoencoding(self.net, self.films.x, self.config["rates"][0], clock)
-        loop(clock, self.folder / "autoencoder.pt", run.things, run.step)
-        return run.average.values
-
-    @torch.no_grad()
-    def _encoded(self) -> tuple[torch.Tensor, torch.Tensor]:
-        batches = np.array_split(self.films.x, len(self.films.x) // 32 + 1)
-        with torch.autocast("cpu", torch.bfloat16):
-            parts = [self.net.encode(common.film_tensor(x) / 2 + 0.5) for x in batches]
-        return tuple(torch.cat(p).float() for p in zip(*parts, strict=True))
-
-    def scheduler(self, of: str):
-        from monai.networks import schedulers
-
-        # latents are not confined to -1 to 1, where MONAI clips by default
-        return getattr(schedulers, of)(1000, clip_sample=False, **self.config["schedule"])
-
-    def _unet(self, clock: Clock) -> dict:
-        from monai.inferers import DiffusionInferer
-
-        mean, spread = self._encoded()
-        scale = 1 / (mean + spread * torch.randn(mean.shape, generator=torch.Generator().manual_seed(SEED))).std()
-        noising, net, average = self.scheduler("DDPMScheduler"), self.unet.train(), Kept(self.unet, 0.999)
-        inferer, rate = DiffusionInferer(noising), self.config["rates"][1]
-        optimiser = torch.optim.AdamW(net.parameters(), rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-
-        def step(k: int) -> None:
-            rng = torch.Generator().manual_seed(SEED + k)
-            chosen = torch.randint(0, len(mean), (48,), generator=rng)
-            z = (mean[chosen] + spread[chosen] * torch.randn(mean[chosen].shape, generator=rng)) * scale
-            noise, t = torch.randn(z.shape, generator=rng), diffusion.spread_times(48, rng)
-            context = conditions(self.films.x_kinds[chosen], rng)
-            with torch.autocast("cpu", torch.bfloat16):
-                made = inferer(z, net, noise, t, context)
-            wanted = noise if noising.prediction_type == "epsilon" else noising.get_velocity(z, noise, t)
-            descend(F.mse_loss(made.float(), wanted), optimiser, common.cosine(k, clock.total(), rate))
-            average.update(net, k)
-
-        loop(clock, self.folder / "unet.pt", {"net": net, "optimiser": optimiser, "average": average}, step)
-        return average.values | {"scale": scale}
-
-    def train(self) -> None:
-        self.net = filled(self.net, self.stage("autoencoder", self._autoencoder))
-        values = self.stage("unet", self._unet)
-        self.scale = float(values.pop("scale"))
-        self.unet, self.vae = filled(self.unet, values), as_diffusers(self.net)
-        self.nets = {"autoencoder": self.net, "unet": self.unet}
-
-    @torch.no_grad()
-    def sample(self, kind: int, n: int, guidance: float, seed: int) -> np.ndarray:
-        from monai.inferers import LatentDiffusionInferer
-
-        scheduler, rng, out = self.scheduler("DDIMScheduler"), torch.Generator().manual_seed(seed), []
-        scheduler.set_timesteps(50)
-        inferer = LatentDiffusionInferer(scheduler, self.scale)
-        for at in range(0, n, BATCH):
-            noise = torch.randn((min(BATCH, n - at), *self.config["latents"]), generator=rng)
-            context, cfg = conditions(np.full(len(noise), kind)), None if guidance == 1 else guidance
-            with torch.autocast("cpu", torch.bfloat16):
-                x = inferer.sample(noise, self.net, self.unet, scheduler, conditioning=context, verbose=False, cfg=cfg)
-            out.append((x.float().clamp(0, 1) * 255).round().byte()[:, 0])
-        return torch.cat(out).numpy()
+        rest = (self.tokenizer, scheduler(), [PROMPTS[CLASSES[kind]]] * n, steps, guidance, seed, n)
+        return diffusion.sample(self.models[steps], self.vae, *rest)
 
 
 class StandIn:
@@ -451,127 +253,157 @@ class StandIn:
 
 
 class Yardstick:
-    """The same figures for every arm, those of recipes/quality.py: images against dev films, beside donor films."""
+    """The figures of recipes/quality.py, the same for every arm: images against dev films, beside donor films (every
+    second, as in claim L1d). Images come class after class, `counts[k]` of each.
+    """
 
-    def __init__(self, judge, gauge, draws: int, most: int | None = None):
+    def __init__(self, nets: tuple, draws: int, most: int | None = None):
         import quality
 
-        self.of, self.nets, self.draws = quality, (judge, gauge), draws
-        self.dev, self.donor = (quality.real_table(split, judge, gauge, most) for split in ("dev", "donor"))
-        self.marks = quality.marks(self.dev, self.donor, 0, 0)
+        self.of, self.nets, self.draws = quality, nets, draws
+        self.dev, self.donor = quality.real_table("dev", *nets, most), quality.real_table("donor", *nets, quality.HALF)
+        self.marks = quality.marks(self.dev, self.donor, draws, 0)
+        self.counts = self.dev["kind"].value_counts().reindex(CLASSES).tolist()
+        self.few = [-(-n // 6) for n in self.counts]
 
-    def table(self, images: np.ndarray):
-        """`images` (3, n, 128, 128), by class."""
-        n = images.shape[1]
-        units = np.array([f"s{i}" for i in range(3 * n)])
-        return self.of.table(np.concatenate(images), np.repeat(CLASSES, n), units, *self.nets)
+    def table(self, images: np.ndarray, counts: list[int]) -> pd.DataFrame:
+        units = np.array([f"s{i}" for i in range(len(images))])
+        return self.of.table(images, np.repeat(CLASSES, counts), units, *self.nets)
 
-    def distance(self, images: np.ndarray) -> float:
+    def distance(self, images: np.ndarray, counts: list[int]) -> float:
         """Points of the ruler between all classes and dev films; what is chosen by."""
-        made = self.of.apart(self.of.in_proportion(self.table(images), self.donor), self.dev, 0, 0)
-        return float(self.of.ruler(made, *self.marks)[0, 0])
+        made = self.of.apart(self.of.in_proportion(self.table(images, counts), self.donor), self.dev, 0, 0)
+        return float(self.of.ruler(made[0, 0], *(mark[0, 0] for mark in self.marks)))
 
     def figures(self, images: np.ndarray) -> dict:
-        return self.of.everything(self.table(images), self.dev, self.donor, self.draws, 0)
+        made, rest = self.table(images, self.counts), (self.draws, 0)
+        return {
+            "judge": self.of.agreement(made, self.dev, *rest),
+            "ruler": self.of.distances(made, self.dev, self.donor, *rest),
+            "manifold": self.of.manifolds(made, self.dev, *rest),
+        }
 
-    def further(self, a: np.ndarray, b: np.ndarray):
-        """Points of the ruler that `a` lies further from dev films than `b`."""
-        return self.of.difference(self.table(a), self.table(b), self.dev, self.donor, self.draws, 0)
+    def margin(self, a: np.ndarray, b: np.ndarray, share: float):
+        """Points of the ruler that `a` is beyond `share` of `b`'s distance; below 0: nearer than that."""
+        a, b = (self.of.in_proportion(self.table(x, self.counts), self.donor) for x in (a, b))
+        far = [self.of.apart(x, self.dev, self.draws, 0) for x in (a, b)]
+        zero, hundred = self.marks
+        return self.of.on_ruler(far[0] - share * far[1], (1 - share) * zero, hundred - share * zero, 0.0)
 
 
-def images(arm: Arm, each: int, guidance: float, seed: int) -> np.ndarray:
-    return np.stack([arm.sample(k, each, guidance, seed + 10_000 * k) for k in range(len(CLASSES))])
+def drawn(arm, counts: list[int], steps: int, guidance: float, seed: int) -> np.ndarray:
+    """Images, class after class. What was drawn is kept in the arm's folder, a batch a file, and read again."""
+    parts, folder = [], arm.stages.folder / "images"
+    folder.mkdir(exist_ok=True)
+    for kind, count in enumerate(counts):
+        for at in range(0, count, BATCH):
+            n, start = min(BATCH, count - at), seed + 10_000 * kind + at
+            path = folder / f"{steps}-{guidance:g}-{start}-{n}.npy"
+            if not path.is_file():
+                before = time.process_time()
+                np.save(path, arm.sample(kind, n, steps, guidance, start))
+                print(arm.stages.folder.name, path.stem, f"{time.process_time() - before:.0f} CPU seconds", flush=True)
+            parts.append(np.load(path))
+    return np.concatenate(parts)
 
 
-def measured(arm: Arm, yard: Yardstick, each: int) -> dict:
-    """An arm's result; its images are left in its folder. Guidance is chosen on dev with other noise."""
-    few = max(4, each // 3)
-    tried = {g: yard.distance(images(arm, few, g, SEED + 100_000)) for g in GUIDANCES}
-    guidance = min(tried, key=tried.get)
-    begin = time.process_time()
-    made = images(arm, each, guidance, SEED)
-    rate = made[:, :, 0, 0].size / (time.process_time() - begin)
-    np.save(arm.folder / "images.npy", made)
-    counts = {name: size(net) for name, net in arm.nets.items()}
+def tried(arm, yard: Yardstick) -> dict:
+    """A trained arm: what it is, and its distances by steps and guidance on a sixth as many images as dev has films."""
+    counts, choose, few = {name: size(net) for name, net in arm.nets.items()}, {}, yard.few
+    for steps in arm.steps:
+        made = {f"{g:g}": drawn(arm, few, steps, g, SEED + 100_000) for g in GUIDANCES}
+        choose[str(steps)] = {g: yard.distance(images, few) for g, images in made.items()}
+    print(arm.stages.folder.name, json.dumps(choose), flush=True)
     return {
         "parameters": counts | {"all": sum(counts.values())},
-        "cpu_minutes": sum(s["seconds"] for s in arm.spent.values()) / 60,
-        "stages": arm.spent,
-        "autoencoder_on_dev": autoencoder.quality(arm.vae, arm.films.dev),
-        "guidance": {"chosen": guidance, "distances": tried},
-        "images_per_cpu_second": rate,
-        "quality": yard.figures(made),
+        "cpu_minutes": sum(s["seconds"] for s in arm.stages.spent.values()) / 60,
+        "stages": arm.stages.spent,
+        "autoencoder_on_dev": autoencoder.quality(arm.vae, arm.films.dev[::4]),
+        "tried": choose,
     }
 
 
-def arm_of(name: str, films: Films, folder: Path, minutes: float) -> Arm:
-    return Ours(films, folder, minutes) if name == "ours" else Monai(name, films, folder, minutes)
+def rows(found: dict[str, dict]) -> dict[str, tuple[str, int, float]]:
+    """(arm, steps, guidance) by name: ours with each number of steps, then MONAI's arms, the nearest first."""
+    best = {}
+    for arm, result in found.items():
+        for steps, distances in result["tried"].items():
+            guidance = min(distances, key=distances.get)
+            order = 0 if arm == "ours" else 1, distances[guidance] * (arm != "ours")
+            best[f"{arm}, {steps} steps"] = order, (arm, int(steps), float(guidance))
+    return {name: row for name, (_, row) in sorted(best.items(), key=lambda item: item[1][0])}
 
 
-def choose(films: Films, yard: Yardstick, args) -> dict[str, float]:
-    """Distance of each of MONAI's configurations after a third of the minutes, guidance 1."""
-    found = {}
-    for name in CONFIGS:
-        arm = arm_of(name, films, args.work / "third" / name, args.minutes / 3)
-        arm.train()
-        found[name] = yard.distance(images(arm, max(4, args.each // 3), 1.0, SEED + 100_000))
-    return found
+def compared(found: dict, made: dict[str, np.ndarray], yard: Yardstick) -> dict:
+    """Figures of each row, and each of ours against MONAI's: ratio of distances, points beyond `AIM` of MONAI's."""
+    figures = {name: yard.figures(images) for name, images in made.items()}
+    far = {name: figure["ruler"]["overall"].estimate for name, figure in figures.items()}
+    *ours, other = made
+    margins = {name: yard.margin(made[name], made[other], AIM) for name in ours}
+    beside = {name: {"ratio": far[name] / far[other], "beyond_two_thirds": margins[name]} for name in ours}
+    real = yard.of.manifolds(yard.donor.sample(frac=1, random_state=0), yard.dev, yard.draws, 0)
+    chosen = {name: dict(zip(("arm", "steps", "guidance"), row, strict=True)) for name, row in rows(found).items()}
+    return {"arms": found, "chosen": chosen, "rows": figures, "beside": beside, "donor_films": {"manifold": real}}
 
 
-def beside(work: Path, results: dict, yard: Yardstick) -> dict:
-    """Ours against each of MONAI's arms that has run: ratio of the overall distances and their difference."""
-    made = {name: np.load(work / name / "images.npy") for name in results}
-    far = {name: result["quality"]["ruler"]["overall"]["estimate"] for name, result in results.items()}
-    return {
-        name: {"ratio": far["ours"] / far[name], "further": yard.further(made["ours"], made[name])}
-        for name in results
-        if name != "ours" and "ours" in results
-    }
+def sheet(path: Path, shown: dict[str, tuple[np.ndarray, list[int]]]) -> None:
+    """Sixteen images a row, the first of each class, none picked. `shown`: images and numbers by class."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(len(shown), 1, figsize=(8.4, 2.3 * len(shown)), squeeze=False)
+    for axis, (name, (images, counts)) in zip(axes[:, 0], shown.items(), strict=True):
+        first = zip(np.cumsum([0, *counts[:-1]]), (5, 6, 5), counts, strict=True)
+        grid = images[np.concatenate([start + np.arange(n) % c for start, n, c in first])].reshape(2, 8, 128, 128)
+        axis.imshow(np.hstack(np.hstack(grid)), cmap="gray", vmin=0, vmax=255)
+        axis.set_title(f"{name}: 5 normal, 6 bacterial, 5 viral", fontsize=8, loc="left")
+        axis.set(xticks=[], yticks=[])
+    figure.savefig(path, dpi=150, bbox_inches="tight", metadata={"Warning": "Synthetic images, not for diagnosis"})
+    plt.close(figure)
+
+
+def run(args) -> dict | None:
+    from generator.judge import Judge, Ruler
+
+    films, arms = Films(args.films), {}
+    for name in [args.only] if args.only else ARMS:
+        stages = Stages((Ours if name == "ours" else Monai).shares, args.work / name, args.minutes)
+        arms[name] = Ours(films, stages) if name == "ours" else Monai(name, films, stages)
+        arms[name].train()
+    nets = (StandIn(), StandIn()) if args.stand_in else (Judge.load(), Ruler.load())
+    yard = Yardstick(nets, args.draws, args.films)
+    found = {name: tried(arm, yard) for name, arm in arms.items()}
+    if args.only:
+        return None
+    every = {name: (arms[arm], *rest) for name, (arm, *rest) in rows(found).items()}
+    made = {name: drawn(arm, yard.counts, *rest, SEED) for name, (arm, *rest) in list(every.items())[:3]}
+    few = {name: (drawn(arm, yard.few, *rest, SEED + 100_000), yard.few) for name, (arm, *rest) in every.items()}
+    real = films.dev[np.argsort(films.dev_kinds, kind="stable")], np.bincount(films.dev_kinds).tolist()
+    sheet(args.work / "sheet.png", {"dev films": real} | few)
+    versions = {p: importlib.metadata.version(p) for p in ("monai", "torch", "diffusers")}
+    facts = {"minutes": args.minutes, "images": yard.counts, "films": len(films.images), "threads": 1}
+    return facts | {"versions": versions} | compared(found, made, yard)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--minutes", type=float, required=True, help="CPU minutes an arm")
-    parser.add_argument("--arm", choices=["ours", *CONFIGS], help="this one alone; default: all, MONAI's best chosen")
-    parser.add_argument("--work", type=Path, help="checkpoints; default: in the cache folder, by minutes")
-    parser.add_argument("--each", type=int, default=300, help="images a class")
-    parser.add_argument("--films", type=int, help="at most so many donor films (smoke run)")
-    parser.add_argument("--draws", type=int, default=2000)
-    parser.add_argument(
-        "--stand-in", action="store_true", help="means of squares for the judge and the ruler (smoke run)"
-    )
-    parser.add_argument("--record", action="store_true", help=f"write {RESULT.relative_to(ROOT).as_posix()}")
-    args = parser.parse_args()
-    if args.record and (args.stand_in or args.films):
-        parser.error("a smoke run is not recorded")
-    torch.set_num_threads(1)
-    args.work = args.work or cache_dir() / "training" / "generation" / f"{args.minutes:g}"
-    from generator.judge import Judge, Ruler
-
-    nets = (StandIn(), StandIn()) if args.stand_in else (Judge.load(), Ruler.load())
-    films, yard, third = Films(args.films), Yardstick(*nets, args.draws, args.films and 10 * args.films), {}
-    names = [args.arm] if args.arm else ["ours"]
-    if not args.arm:
-        third = choose(films, yard, args)
-        names.append(min(third, key=third.get))
-    for name in names:
-        arm = arm_of(name, films, args.work / name, args.minutes)
-        arm.train()
-        write(arm.folder / "result.json", measured(arm, yard, args.each))
-    done = {p.parent.name: json.loads(p.read_text(encoding="utf-8")) for p in sorted(args.work.glob("*/result.json"))}
-    versions = {
-        p: importlib.metadata.version(p) for p in ("monai", "torch", "diffusers") if importlib.util.find_spec(p)
-    }
-    facts = {"minutes": args.minutes, "each": args.each, "films": len(films.images), "threads": 1, "versions": versions}
-    result = facts | {"third": third, "arms": done, "beside": beside(args.work, done, yard)}
-    write(RESULT if args.record else args.work / "result.json", result)
-    print(json.dumps(result["beside"], indent=1, default=str))
-
-
-def write(path: Path, result: dict) -> None:
     from quality import plain
 
-    path.write_text(json.dumps(result, indent=1, default=plain) + "\n", encoding="utf-8", newline="\n")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--minutes", type=float, default=25, help="CPU minutes an arm")
+    parser.add_argument("--only", choices=ARMS, help="train this arm and try its guidance, nothing else")
+    parser.add_argument("--work", type=Path, help="checkpoints and the sheet; default: in the cache folder, by minutes")
+    parser.add_argument("--films", type=int, help="at most so many films (smoke run)")
+    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--stand-in", action="store_true", help="means of squares for judge and ruler (smoke run)")
+    parser.add_argument("--record", action="store_true", help=f"write {RESULT.relative_to(ROOT).as_posix()}")
+    args = parser.parse_args()
+    if args.record and (args.stand_in or args.films or args.only):
+        parser.error("a smoke run or a single arm is not recorded")
+    torch.set_num_threads(1)
+    args.work = args.work or cache_dir() / "training" / "generation" / f"{args.minutes:g}"
+    if (result := run(args)) is not None:
+        path = RESULT if args.record else args.work / "result.json"
+        path.write_text(json.dumps(result, indent=1, default=plain) + "\n", encoding="utf-8", newline="\n")
+        print(json.dumps(result["beside"], indent=1, default=plain), f"\nwritten: {path}, {args.work / 'sheet.png'}")
 
 
 if __name__ == "__main__":

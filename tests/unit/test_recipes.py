@@ -30,7 +30,8 @@ class Loaded(Exception):
 
 
 @pytest.mark.parametrize(
-    ("stage", "split"), [("features", "donor"), ("films", "donor"), ("code", "donor"), ("judge", "clinic")]
+    ("stage", "split"),
+    [("features", "donor"), ("films", "donor"), ("code", "donor"), ("texture", "donor"), ("judge", "clinic")],
 )
 def test_who_learns_from_whom(stage, split, monkeypatch, tmp_path):
     """The model's parts learn from donor films; the judge, which is no part of it, from clinic films."""
@@ -76,3 +77,63 @@ def test_the_teachers_walk_follows_a_known_path():
     x = torch.randn(4, 12, 16, 16, generator=rng)
     t = torch.full((4,), 249)
     assert torch.allclose(distil.walk(Knowing(), x, t, None, angle), film.expand(4, -1, -1, -1), atol=1e-3)
+
+
+def test_the_spectrum_tells_grain_from_blur():
+    """White noise has the same power in every band; ten times its size a hundred times it; blur takes the fine ones."""
+    import torch
+    from generator import texture
+
+    rng = torch.Generator().manual_seed(4)
+    x = torch.randn(64, 1, 64, 64, generator=rng)
+    bands = texture.spectrum(x).mean(0)
+    assert (bands - bands.mean()).abs().max() < 0.05
+    assert torch.allclose(texture.spectrum(10 * x).mean(0) - bands, torch.full((8,), 2.0), atol=0.01)
+    blurred = torch.nn.functional.avg_pool2d(x, 3, 1, 1)
+    loss = bands - texture.spectrum(blurred).mean(0)
+    assert loss[0] < 0.2 and loss[4] > 0.5
+
+
+def test_texture_learns_on_the_step_that_the_shipped_scheduler_takes():
+    import torch
+    from generator import distil, settings, texture
+
+    class Same(torch.nn.Module):
+        def unet(self, x, t, words):
+            return type("Out", (), {"sample": torch.sin(x)})
+
+    x = torch.randn(2, 12, 16, 16, generator=torch.Generator().manual_seed(5))
+    scheduler = settings.scheduler()
+    scheduler.set_timesteps(distil.QUARTERS)
+    for t in scheduler.timesteps:
+        mine = texture.step(Same(), x, int(t), None, distil.angles())
+        assert torch.allclose(mine, scheduler.step(torch.sin(x), t, x).prev_sample, atol=1e-4)
+
+
+def test_texture_changes_decoder_and_unet_only():
+    """Encoder, text encoder and the net behind the critics stay; one update moves decoder and UNet after the critics'
+    head start, and none before it.
+    """
+    import torch
+    from generator import autoencoder, captions, diffusion, features, texture
+
+    torch.manual_seed(6)
+    tokenizer = captions.build_tokenizer()
+    vae, student, net = autoencoder.build(), diffusion.Model(len(tokenizer)), features.FeatureNet()
+    films = (torch.rand(4, 128, 128) * 255).byte().numpy()
+    made = {"ids": torch.zeros(4, 24, dtype=torch.long), "x": torch.randn(4, 12, 16, 16)}
+    made["pooled"] = torch.zeros(4, 1, 32, 32).half()
+    data = type("Data", (), {"latents": torch.randn(4, 12, 16, 16)})
+    run = texture.Training(vae, student, texture.Critic(net, autoencoder.Patches()), data, films, made, 100)
+    kept = {"encoder": vae.encoder, "text": student.text, "features": net}
+    moved = {"decoder": vae.decoder, "unet": student.unet}
+
+    def state():
+        return {k: torch.cat([p.detach().flatten() for p in m.parameters()]) for k, m in (kept | moved).items()}
+
+    first = state()
+    run.step(0)
+    assert all(torch.equal(v, state()[k]) for k, v in first.items())
+    run.step(texture.CRITIC_FIRST + 50)
+    second = state()
+    assert {k for k in first if not torch.equal(first[k], second[k])} == set(moved)
