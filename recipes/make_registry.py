@@ -30,6 +30,7 @@ MEMBERS = {
     ],
     "nlm-reports": ["NLMCXR_reports.tgz"],
     "smollm2-135m": ["*.gguf"],
+    "minilm-l6-v2": ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"],
 }
 
 

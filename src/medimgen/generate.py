@@ -18,7 +18,6 @@ Test vectors stand at `noise`.
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ import numpy as np
 from medimgen.errors import CourseError
 from medimgen.likeness import too_like
 from medimgen.paths import ROOT
+from medimgen.prompts import refuse_identifiers, unseen_words
 
 FOLDER = ROOT / "models" / "cxr-mini"
 DEFAULTS = "defaults.json"
@@ -108,13 +108,6 @@ def check_folder(folder: Path) -> None:
         raise CourseError(f"{folder.name} has no weights for {', '.join(missing)}", next=again)
 
 
-def unseen_words(tokenizer: Any, text: str) -> list[str]:
-    """Words of `text` that the tokenizer does not know, as they were written, without repeats."""
-    words = re.findall(r"[^\s,.;:!?()\"]+", text)
-    unknown = tokenizer.unk_token_id
-    return list(dict.fromkeys(w for w in words if unknown in tokenizer(w, add_special_tokens=False)["input_ids"]))
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No bars and no advice to install torchvision (which the course does without) while the libraries load."""
@@ -190,7 +183,7 @@ class Generator:
         Parameters
         ----------
         prompt : str
-            Words the model never saw are reported in the record; it goes on without them.
+            Words the model never saw are reported in the record; it goes on without them (`medimgen.prompts`).
         n : int
             1 to 64. Image k uses seed + k: it is the image that n=1 makes from that seed.
         steps : int, optional
@@ -204,7 +197,8 @@ class Generator:
         progress : bool or callable
             True draws a bar; a callable gets (steps done, steps in all).
 
-        Raises CourseError for an empty prompt, and for n, steps, seed or guidance out of range.
+        Raises CourseError for an empty prompt, for one that holds what looks like a person's identifier (nothing is run
+        or recorded then), and for n, steps, seed or guidance out of range.
         """
         settings = self.settings(prompt, n, seed, steps, guidance, negative)
         result = self.make(settings, trajectory, reporter(progress, settings["steps"]))
@@ -237,6 +231,8 @@ class Generator:
             raise CourseError("the prompt is empty", next='write what the image should show, e.g. "normal chest x-ray"')
         if not isinstance(negative, str):
             raise CourseError("the negative prompt is not text", next='write words, or leave it out: negative=""')
+        refuse_identifiers(prompt)
+        refuse_identifiers(negative)
         for name, value, low, high in (("n", n, 1, LIMIT), ("steps", steps, 1, 50), ("seed", seed, 0, 2**32 - 1)):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
                 raise CourseError(
