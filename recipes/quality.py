@@ -1,15 +1,12 @@
-"""How good a generator's images are, in one run: judge, ruler, manifolds, steps, attributes. And claim L1d.
+"""How good a generator's images are: judge, ruler, manifolds, steps, attributes. And claim L1d.
 
-    python recipes/quality.py --out quality.json                   # models/cxr-mini, 512 images a class
-    python recipes/quality.py --folder runs/mine --n 128 --out mine.json --teacher
-    python recipes/quality.py --claim                              # records claim L1d as claims.yml states it
-    python recipes/quality.py --teacher 128 --test --out recipes/results/quality.json   # what the card quotes
+    python recipes/quality.py     # records claim L1d as claims.yml states it; quality_report.py gives all figures
 
 Which real films. Generated images are held against *dev*: the generator learnt from donor films, so that a distance to
 those would reward copying, and the nets that look learnt from clinic films, whose features fit them too well. What a
 perfect generator would score is not 0 but what donor films score against dev, and it stands beside every figure. Dev
 is not quite untouched: guidance, the nets' checkpoints and the generator's last training stage were chosen there. So
-`--test` holds the same images against the official test films too; the ledger notes it, and no choice follows from it.
+quality_report.py holds the images against the official test films too; the ledger notes it, and no choice follows.
 
 Shape. The original films' width and height give the class away (claim L0), and the squash to a square bakes them into
 the anatomy; a generated image has no original. So what is held fixed is the yardstick: 100 is also measured between
@@ -19,11 +16,7 @@ Every function takes and returns plain tables, dicts and Intervals; a row of a t
 unit (patient or seed), aspect ratio, 24 features (ruler) and three probabilities (judge). Not a medical device.
 """
 
-import argparse
-import json
 from base64 import b64decode, b64encode
-from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import obedience
@@ -31,10 +24,9 @@ import pandas as pd
 from generator import attributes as measured_attributes
 from generator import claim, outlines
 from generator.features import CLASSES
-from generator.judge import WORK, Judge, Ruler
+from generator.judge import Judge, Ruler
 
 from medimgen import claims
-from medimgen import report as record
 from medimgen.data import radiographs
 from medimgen.fidelity import interval, kid, manifold, ruler
 from medimgen.metrics import Interval, cluster_bootstrap
@@ -292,46 +284,6 @@ def everything(made, dev, donor, draws: int, seed: int) -> dict[str, dict]:
     }
 
 
-def plain(value):
-    """What JSON cannot say for itself: an Interval as a dict, a NumPy number as a number."""
-    return asdict(value) if isinstance(value, Interval) else float(value)
-
-
-def report(args) -> dict:
-    """The figures of a folder as a dict ready for JSON."""
-    from medimgen.generate import Generator
-
-    judge, gauge, generator = Judge.load(args.work), Ruler.load(args.work), Generator.load(args.folder)
-    images, kinds, units = prompted(generator, args.n)
-    made = table(images, kinds, units, judge, gauge)
-    dev, donor = (real_table(split, judge, gauge, args.most) for split in ("dev", "donor"))
-    found = everything(made, dev, donor, args.draws, 0)
-    films, _ = some("dev", args.most)
-    found["ruler_control"] = {
-        name: on_ruler(
-            apart(table(x, dev["kind"], dev["unit"], judge, gauge), dev, args.draws, 0),
-            *marks(dev, donor, args.draws, 0),
-        )
-        for name, x in spoilt(films).items()
-    }
-    if args.attributes:
-        found["attributes"] = obey(generator, claim.instrument("outlines"), args.attributes, args.draws, 0)
-    if args.teacher:
-        few = prompted(generator, args.teacher, SEED + 50_000), prompted(teacher(), args.teacher, SEED + 50_000)
-        few = [table(*x, judge, gauge) for x in few]
-        found["few_steps_minus_many"] = difference(*few, dev, donor, args.draws, 0)
-    if args.test:
-        record.log_test_use("recipes/quality.py", f"ruler and manifold of {args.folder.name}", "after choices on dev")
-        test = real_table("test", judge, gauge, args.most)
-        found["test"] = {
-            "ruler": distances(made, test, donor, args.draws, 0),
-            "manifold": manifolds(made, test, args.draws, 0),
-            "manifold_baseline": manifolds(donor, test, args.draws, 0),
-        }
-    facts = {"folder": args.folder.name, "weights_sha256": generator.sha256, "each": args.n, "draws": args.draws}
-    return {"facts": facts | {"dev": len(dev), "donor": len(donor), "variance_kept": gauge.kept}, **found}
-
-
 def make_rows() -> pd.DataFrame:
     """Made images, dev films and every second donor film in one table, column `source`; short, for it is recorded."""
     from medimgen.generate import Generator
@@ -365,32 +317,6 @@ def count(rows: pd.DataFrame) -> dict[str, int]:
     return {"images": len(rows), "generated": len(rows) - len(real), "patients": int(real["unit"].nunique())}
 
 
-def main() -> None:
-    from medimgen.generate import FOLDER
-
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="a pipeline folder")
-    parser.add_argument("--work", type=Path, default=WORK, help="where the judge and the ruler are, or will be trained")
-    parser.add_argument("--n", type=int, default=EACH, help="images a class")
-    parser.add_argument("--draws", type=int, default=2000)
-    parser.add_argument("--most", type=int, help="at most so many films of a split (smoke run)")
-    parser.add_argument("--attributes", type=int, default=60, help="images a level, a multiple of 3; 0 = leave out")
-    parser.add_argument("--teacher", type=int, default=0, help="images a class for few steps against 50; 0 = leave out")
-    parser.add_argument("--test", action="store_true", help="against the official test films too (one look, logged)")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--claim", action="store_true", help="record claim L1d instead")
-    args = parser.parse_args()
-    if args.claim:
-        claim.record("L1d", make_rows, measure, explore, count)
-        print(claims.show("L1d"))
-        return
-    text = (
-        json.dumps(report(args), indent=1, default=lambda v: asdict(v) if isinstance(v, Interval) else float(v)) + "\n"
-    )
-    if args.out:
-        args.out.write_text(text, encoding="utf-8", newline="\n")
-    print(text)
-
-
 if __name__ == "__main__":
-    main()
+    claim.record("L1d", make_rows, measure, explore, count)
+    print(claims.show("L1d"))

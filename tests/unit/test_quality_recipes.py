@@ -317,3 +317,31 @@ def test_tstr_generates_as_many_of_each_class_and_only_once(tmp_path, monkeypatc
         films, kinds = tstr.pool("synthetic", tmp_path)
         assert len(films) == 7 and np.bincount(kinds).tolist() == [3, 2, 2]
     assert [n for _, n in calls] == [3, 2, 2]
+
+
+def test_rows_say_met_only_where_the_whole_interval_does():
+    """The dossier's rows: an interval across the aim is not decided, and the schema accepts what is written."""
+    import quality_report
+
+    from medimgen import _schema
+    from medimgen.metrics import Interval
+
+    def value(low, high):
+        return Interval((low + high) / 2, low, high)
+
+    kinds = {"normal": value(-0.01, 0.03), "bacterial": value(0.02, 0.09), "viral": value(-0.12, -0.06)}
+    judge = {k: {"difference": v, "confidence_ks": 0.1} for k, v in kinds.items()}
+    manifold = {name: value(0.5, 0.6) for name in ("precision", "recall", "density", "coverage")}
+    test = {"films": 624, "ruler": {"overall": value(3, 12)}, "manifold": manifold, "manifold_baseline": manifold}
+    found = {"facts": {"each": 4, "dev": 9}, "judge": {"dev": judge}, "manifold": manifold, "test": test}
+    found |= {
+        "manifold_baseline": manifold,
+        "few_steps_minus_many": value(-2, 1),
+        "attributes": {"tilt": value(0.1, 0.2)},
+    }
+    rows = {r["id"]: r for r in quality_report.rows(found)}
+    met = {"judge_normal": True, "judge_bacterial": None, "judge_viral": False, "few_steps": True, "ruler_test": None}
+    assert {k: rows[k]["met"] for k in met} == met
+    assert rows["attribute_tilt"]["met"] is False and rows["coverage_test"]["met"] is False
+    document = {"made": "2026-01-01T00:00:00Z", "code_version": "1", "weights_sha256": "a" * 64}
+    _schema.validate(document | {"sections": {"quality": list(rows.values())}}, "dossier", "quality.json")
