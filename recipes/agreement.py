@@ -1,12 +1,17 @@
 """Claim L1a: does a judge trained on real films agree with the prompts as often as with real labels?
 
-python recipes/agreement.py         needs the full data tier; trains the judge if there is none yet
+python recipes/agreement.py         needs the full data tier; trains the judges if there are none yet
+
+The judge is the mean of two densely connected nets (generator/judge.py). The judge of the first weights, a small
+residual net of 300 steps, has the shape of the net behind the critics of generator/texture.py, so it could no longer be
+called independent; what it says is recorded beside.
 """
 
 import numpy as np
 import pandas as pd
 from generator import claim
 from generator.features import CLASSES, probabilities
+from generator.judge import Judge
 
 from medimgen import claims
 from medimgen.data import radiographs
@@ -55,30 +60,36 @@ def explore(rows: pd.DataFrame, draws: int, seed: int) -> dict[str, Interval]:
         f"difference_{c}": interval(lambda *a, k=k: float(differences(*a)[k]), *columns) for k, c in enumerate(CLASSES)
     }
     near = rows[(rows["made"] == 1) | (rows["split"] == "dev")].reset_index(drop=True)
+    first = rows.assign(judged=np.array(CLASSES)[rows["first"]])
     return out | {
         "difference_normal_or_not": interval(two, made, sides),
         "largest_dev_only": measure(near, draws, seed),
+        "largest_first_judge": measure(first, draws, seed),
     }
 
 
 def make_rows() -> pd.DataFrame:
-    """One row an image: generated (1) or real (0), class wanted, class judged, patient number or seed."""
+    """One row an image: generated (1) or real (0), class wanted, class judged, number of the class that the first judge
+    found, patient number or seed.
+    """
     from medimgen.generate import Generator
 
-    judge, generator, rows = claim.instrument("judge"), Generator.load(), []
+    judge, old, generator, rows = Judge.load(), claim.instrument("judge"), Generator.load(), []
 
     def judged(images):
-        return [CLASSES[k] for k in probabilities(judge, images).argmax(1)]
+        found = [CLASSES[k] for k in judge.probabilities(images).argmax(1)]
+        return zip(found, probabilities(old, images).argmax(1), strict=True)
 
     for split in ("dev", "donor"):
         films = radiographs.load(split)
         units = films.table["number"].astype(str)
-        rows += [(0, split, *r) for r in zip(films.table["subtype"], judged(films.images), units, strict=True)]
+        found = zip(films.table["subtype"], judged(films.images), units, strict=True)
+        rows += [(0, split, kind, *both, unit) for kind, both, unit in found]
     for k, (kind, prompt) in enumerate(claim.PROMPTS.items()):
         seed = SEED + 1000 * k
         seen = judged(claim.images(generator, prompt, EACH, seed))
-        rows += [(1, "", kind, j, f"s{seed + i}") for i, j in enumerate(seen)]
-    return pd.DataFrame(rows, columns=["made", "split", "wanted", "judged", "unit"])
+        rows += [(1, "", kind, *both, f"s{seed + i}") for i, both in enumerate(seen)]
+    return pd.DataFrame(rows, columns=["made", "split", "wanted", "judged", "first", "unit"])
 
 
 def count(rows: pd.DataFrame) -> dict[str, int]:

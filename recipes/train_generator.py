@@ -164,10 +164,11 @@ class Recipe:
     def settings(self):
         """Guidance and steps, chosen on dev."""
         from generator import settings
+        from generator.judge import Judge
 
         data, vae, model = self.texture()
         dev = radiographs.load("dev")
-        rest = (data.tokenizer, self.judge(), dev.images, kinds(dev.table), self.work / "settings.json")
+        rest = (data.tokenizer, Judge.load(), dev.images, kinds(dev.table), self.work / "settings.json")
         return settings.choose(model, vae, *rest)
 
     def pack(self):
