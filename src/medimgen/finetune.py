@@ -126,7 +126,7 @@ def finetune(
 
 
 def attach(generator: Generator, adapter: str | Path) -> Generator:
-    """The generator with the adapter of a folder that `Finetuned.save` wrote; called by `Generator.load`."""
+    """The generator with the adapter of a folder that `finetune` or `feedback.prefer` saved; for `Generator.load`."""
     from safetensors import safe_open
     from safetensors.torch import load_file
 
@@ -136,7 +136,7 @@ def attach(generator: Generator, adapter: str | Path) -> Generator:
         raise CourseError(f"no adapter in {adapter} ({WEIGHTS} is missing)", next="finetune(...).save(folder)")
     with safe_open(file, "pt") as opened:
         stamp = json.loads((opened.metadata() or {}).get("stamp", "{}"))
-    if not stamp.get("patient_derived") or stamp["adapter_sha256"] != lora.sha256(load_file(file)):
+    if not {"films", "preferred_by"} & set(stamp) or stamp["adapter_sha256"] != lora.sha256(load_file(file)):
         raise CourseError(f"{file} does not carry its stamp", next="use an adapter that finetune(...) saved")
     if stamp["base_sha256"] != generator.sha256:
         raise CourseError(f"{file} was fitted to another model", next="load the model it was fitted to")
@@ -226,5 +226,6 @@ def _with(generator: Generator, unet, stamp: dict[str, Any]) -> Generator:
     """The same pipeline with another UNet, its records stamped."""
     pipe = copy.copy(generator.pipe)
     pipe.unet = unet
-    told = {"patient_derived": True, "adapter_sha256": stamp["adapter_sha256"], "adapter_films": len(stamp["films"])}
+    told = {"patient_derived": "films" in stamp, "adapter_sha256": stamp["adapter_sha256"]}
+    told |= {"adapter_films": len(stamp["films"])} if "films" in stamp else {"preferred_by": stamp["preferred_by"]}
     return Generator(pipe, generator.defaults, generator.sha256, told)

@@ -131,7 +131,8 @@ def _quiet() -> Iterator[None]:
 class Generator:
     """Text to radiographs. Make one with `Generator.load`, then call it.
 
-    `stamp` is {} or what the records say of an adapter learnt from somebody's films (`medimgen.finetune`).
+    `stamp` is {} or what the records say of an adapter learnt from somebody's films (`medimgen.finetune`) or taste
+    (`medimgen.feedback`).
     """
 
     def __init__(self, pipe: Any, defaults: dict[str, Any], sha256: str, stamp: dict[str, Any] | None = None):
@@ -141,7 +142,8 @@ class Generator:
     def load(cls, path: str | Path | None = None, adapter: str | Path | None = None) -> "Generator":
         """Load the pipeline in folder `path` (models/cxr-mini if not given). Reads no network.
 
-        `adapter` is a folder written by `finetune`; records then carry its stamp, and exports refuse the images.
+        `adapter` is a folder written by `finetune` or `feedback`; records then carry its stamp, and exports refuse the
+        images if it learnt from films.
         Raises CourseError when weights are missing, the folder holds pickled weights, or the adapter is not its own.
         """
         folder = Path(path or FOLDER).expanduser().resolve()
