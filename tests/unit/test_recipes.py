@@ -137,3 +137,18 @@ def test_texture_changes_decoder_and_unet_only():
     run.step(texture.CRITIC_FIRST + 50)
     second = state()
     assert {k for k in first if not torch.equal(first[k], second[k])} == set(moved)
+
+
+def test_guidance_is_the_lowest_of_those_that_cannot_be_told_apart():
+    from generator import settings
+
+    real, films = [0.97, 0.8, 0.6], [200, 200, 100]
+
+    def tried(*viral):
+        return [
+            {"guidance": 1 + k, "agreement": [0.97, 0.8, v], "largest_gap": abs(v - 0.6)} for k, v in enumerate(viral)
+        ]
+
+    assert settings.pick(tried(0.53, 0.58, 0.9), real, films) == 1  # 0.05 apart, one standard error is 0.064
+    assert settings.pick(tried(0.45, 0.58, 0.9), real, films) == 2
+    assert settings.pick(tried(0.2, 0.3, 0.59), real, films) == 3

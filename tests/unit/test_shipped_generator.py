@@ -85,7 +85,7 @@ def log(name):
 
 def test_card_gives_the_figures_of_the_logs():
     card, screen, control, first = " ".join(CARD.read_text("utf-8").split()), *map(log, SCREENS)
-    rebuilt = json.loads((generate.FOLDER / "log" / "autoencoder.jsonl").read_text("utf-8").splitlines()[-1])
+    rebuilt = json.loads((generate.FOLDER / "log" / "texture.jsonl").read_text("utf-8").splitlines()[-1])
     for said in (
         f"of {screen['images']:,} images over ten prompts, {screen['flagged']:.1%} are nearer".replace("%", " %"),
         f"{screen['refused_at_export']:.2%} would be refused".replace("%", " %"),
