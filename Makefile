@@ -32,7 +32,7 @@ help:
 	@echo "make test-full  the same and the slow ones"
 	@echo "make models     train the course's models again (hours; needs the full data tier)"
 	@echo "make onnx       write the generator as ONNX files, for browsers and other programs"
-	@echo "make claims     run recorded claims again             (ID=L0)"
+	@echo "make claims     run recorded claims again             (ID=L0; ID=L2a DRAW=3 one draw)"
 	@echo "make bench      time what has a time budget"
 	@echo "make badges     measure each notebook, write time and memory on it"
 	@echo "make clean      remove .venv and _build; fetched data stays"
@@ -80,7 +80,7 @@ onnx: dev
 	$(ALONE) $(PY) recipes/export_onnx.py
 
 claims: dev pocket
-	$(ALONE) $(PY) recipes/run_claims.py $(ID)
+	$(ALONE) $(PY) recipes/run_claims.py $(ID) $(if $(DRAW),--draw $(DRAW))
 
 bench: dev pocket
 	$(ALONE) $(PY) recipes/bench.py

@@ -6,6 +6,7 @@
 Each recipe overwrites its own result in recipes/results; `git diff` then shows what changed.
 """
 
+import argparse
 import runpy
 import sys
 
@@ -13,13 +14,23 @@ from medimgen import claims
 from medimgen.paths import ROOT
 
 
-def main(ids: list[str]) -> None:
-    """Run the recipe of every claim in `ids`, once each, in the order of claims.yml."""
-    wanted = [claims.get(id)["recipe"] for id in ids or claims.load()]
+def main(argv: list[str] | None = None) -> None:
+    """Run the recipe of every claim named, once each, in the order of claims.yml; with --draw, one draw of it."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("ids", nargs="*")
+    parser.add_argument("--draw", help="one training draw again, for claims that have draws; nothing is recorded")
+    args = parser.parse_args(argv)
+    if args.draw and not args.ids:
+        parser.error("--draw needs the claim: run_claims.py L2a --draw 3")
+    wanted, before = [claims.get(id)["recipe"] for id in args.ids or claims.load()], sys.argv
     for recipe in dict.fromkeys(wanted):
         print(f"{recipe} ...", flush=True)
-        runpy.run_path(str(ROOT / recipe), run_name="__main__")
+        sys.argv = [recipe, *(["--draw", args.draw] if args.draw else [])]
+        try:
+            runpy.run_path(str(ROOT / recipe), run_name="__main__")
+        finally:
+            sys.argv = before
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
