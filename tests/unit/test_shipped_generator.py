@@ -10,6 +10,7 @@ import pytest
 
 from medimgen import claims, generate, likeness, report
 from medimgen.data import radiographs
+from medimgen.paths import ROOT
 
 CARD = generate.FOLDER / "README.md"
 SCREENS = ("screen", "control", "control-first")
@@ -97,6 +98,12 @@ def test_card_gives_the_figures_of_the_logs():
         f"{rebuilt['psnr']:.1f} dB, SSIM {rebuilt['ssim']:.3f}",
     ):
         assert said in card, said
+
+
+def test_lesson_gives_the_ruler_s_figure():
+    result = claims.result("L1d")
+    figures = "{:.1f} ({:.1f} to {:.1f})".format(result["estimate"], *result["ci95"])
+    assert figures in (ROOT / "lessons" / "01-local-generative-ai.md").read_text("utf-8")
 
 
 def test_screen_passed_and_its_control_was_caught():
