@@ -277,13 +277,13 @@ def fake_scores(seed, good, n=300):
 def test_tstr_figures_point_the_right_way():
     import tstr
 
-    even, worse = (tstr.measure(fake_scores(0, good), 100, 0) for good in (1.0, 0.4))
+    even, worse = (tstr.measure(tstr.packed(fake_scores(0, good)), 100, 0) for good in (1.0, 0.4))
     assert abs(even.estimate) < 0.02 and even.low < 0 < even.high
     assert worse.estimate > 0.1 and worse.low > 0.03 and worse.p > 0.9
-    found = tstr.explore(fake_scores(1, 0.4), 20, 0)
+    found = tstr.explore(tstr.packed(fake_scores(1, 0.4)), 20, 0)
     assert found["auc_viral_real"].estimate > found["auc_viral_synthetic"].estimate
     singles = [found[f"loss_viral_2000_draw_{d}"].estimate for d in tstr.DRAWS]
-    assert np.mean(singles) == pytest.approx(tstr.measure(fake_scores(1, 0.4), 20, 0).estimate)
+    assert np.mean(singles) == pytest.approx(tstr.measure(tstr.packed(fake_scores(1, 0.4)), 20, 0).estimate)
 
 
 def test_tstr_learns_from_its_arm_only_and_keeps_its_cells(tmp_path, monkeypatch):

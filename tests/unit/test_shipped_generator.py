@@ -100,6 +100,21 @@ def test_card_gives_the_figures_of_the_logs():
         assert said in card, said
 
 
+def test_card_gives_the_figures_of_the_quality_report():
+    document, card = (
+        json.loads((report.RESULTS / "quality.json").read_text("utf-8")),
+        " ".join(CARD.read_text("utf-8").split()),
+    )
+    assert document["weights_sha256"] == generate.weights_sha256(generate.FOLDER)
+    told = {r["id"]: "({low:.1f} to {high:.1f})".format(**r) for r in document["sections"]["quality"] if r["low"]}
+    assert f"ruler 4.2 {told['ruler_test']}" in card
+    for row in document["sections"]["quality"]:
+        if row["id"] in ("coverage_test", "coverage_test_donor"):
+            assert f"{row['estimate']:.3f}" in card
+        if row["id"].startswith("sureness"):
+            assert f"{row['estimate']:.2f}" in card
+
+
 def test_lesson_gives_the_ruler_s_figure():
     result = claims.result("L1d")
     figures = "{:.1f} ({:.1f} to {:.1f})".format(result["estimate"], *result["ci95"])
