@@ -69,7 +69,7 @@ def test_learnt_from_donor_films_and_from_nobody_elses():
         assert len(kept["signs"]) == len(donor)
 
 
-@pytest.mark.parametrize("id", ["L1a", "L1b", "L1c", "L1d", "L1e"])
+@pytest.mark.parametrize("id", ["L1a", "L1b", "L1c", "L1d", "L1e", "L1f"])
 def test_card_gives_the_recorded_figures_of_these_very_weights(id):
     result = claims.result(id)
     low, high = result["ci95"]
