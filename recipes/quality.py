@@ -17,6 +17,7 @@ unit (patient or seed), aspect ratio, 24 features (ruler) and three probabilitie
 """
 
 from base64 import b64decode, b64encode
+from dataclasses import asdict
 
 import numpy as np
 import obedience
@@ -267,6 +268,11 @@ def obey(generator, net, each: int, draws: int, seed: int) -> dict[str, Interval
                 values = measured_attributes.measure(images, outlines.outline(net, images))[name]
                 rows += [(name, level, start + i, float(v)) for i, v in enumerate(values)]
     return obedience.explore(pd.DataFrame(rows, columns=["attribute", "level", "seed", "value"]), draws, seed)
+
+
+def plain(value):
+    """What JSON cannot say for itself: an Interval as a dict, a NumPy number as a number."""
+    return asdict(value) if isinstance(value, Interval) else float(value)
 
 
 # --- all of it, and the claim -----------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ medical device.
 
 import argparse
 import json
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,11 +22,6 @@ from medimgen.generate import FOLDER, Generator
 from medimgen.metrics import Interval
 
 RESULT = report.RESULTS / "quality.json"
-
-
-def plain(value):
-    """What JSON cannot say for itself: an Interval as a dict, a NumPy number as a number."""
-    return asdict(value) if isinstance(value, Interval) else float(value)
 
 
 def controls(gauge, judge, dev, donor, draws: int, most: int | None) -> dict[str, Interval]:
@@ -133,7 +127,7 @@ def main() -> None:
     found = measure(args)
     made = {"made": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "code_version": report.code_version()}
     document = made | {"weights_sha256": found.pop("weights_sha256"), "sections": {"quality": rows(found)}} | found
-    text = json.dumps(document, indent=1, default=plain, allow_nan=False) + "\n"
+    text = json.dumps(document, indent=1, default=q.plain, allow_nan=False) + "\n"
     if out := RESULT if args.record else args.out:
         out.write_text(text, encoding="utf-8", newline="\n")
     print(text)
