@@ -24,13 +24,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
+import tstr
 from draws import FINE, LETTERS, both_ways, codes, over_draws, resamples, words
 from generator import claim
 from generator.captions import WORDS
-from generator.common import Average, augment, cosine, load_state, save_state
+from generator.common import load_state, save_state
 from generator.features import CLASSES
-from tstr import mean_auc
 
 from medimgen import claims, generate, report
 from medimgen.classify import Classifier, Net
@@ -40,7 +39,7 @@ from medimgen.metrics import Interval, cluster_bootstrap
 from medimgen.paths import cache_dir
 
 VIRAL, RATIO, REMOVED = CLASSES.index("viral"), 20, 340
-STEPS, BATCH, PEAK, SEED = 200, 32, 2e-3, {"plain": 400_000, "rich": 410_000}
+STEPS, SEED = 200, {"plain": 400_000, "rich": 410_000}
 BLOCKS = {"plain": 10, "rich": 4}
 ALL, FEW = range(10), range(5)
 WORK = cache_dir() / "training" / "rebalance"
@@ -149,29 +148,8 @@ def learnt(arm: str, draw: int, work: Path) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def train(images: np.ndarray, kinds: np.ndarray, draw: int, even: str, steps: int) -> Net:
-    """The net after `steps` steps, its weights averaged. even: "weights" in the loss, "oversampling", or "nothing"."""
-    torch.manual_seed(8000 + draw)
-    net = Net().to(memory_format=torch.channels_last)
-    optimiser, average = torch.optim.AdamW(net.parameters(), PEAK, weight_decay=0.02), Average(net, 0.97)
-    rare = torch.from_numpy(1 / np.bincount(kinds, minlength=len(CLASSES)).clip(1)).float()
-    share = rare[kinds] if even == "oversampling" else torch.ones(len(kinds))
-    costs = rare if even == "weights" else None  # a batch's loss is a weighted mean: the scale falls out
-    for step in range(steps):
-        rng = torch.Generator().manual_seed(10**6 * (8000 + draw) + step)
-        for group in optimiser.param_groups:
-            group["lr"] = cosine(step, steps, PEAK, warm=steps // 10)
-        chosen = torch.multinomial(share, BATCH, True, generator=rng).numpy()
-        x = augment(torch.from_numpy(images[chosen].astype(np.float32) / 127.5 - 1).unsqueeze(1), rng)
-        x = ((x + 1) / 2).contiguous(memory_format=torch.channels_last)
-        torch.manual_seed(10**6 * (8000 + draw) + step)  # dropout
-        net.train()
-        with torch.autocast("cpu", torch.bfloat16):
-            scores = net(x).float()
-        loss = F.cross_entropy(scores, torch.from_numpy(kinds[chosen]), costs, label_smoothing=0.05)
-        optimiser.zero_grad(), loss.backward(), optimiser.step()
-        average.update(net, step)
-    net.load_state_dict(average.values)
-    return net.eval()
+    """The net after `steps` steps; even: "weights", "oversampling" or "nothing" (see tstr.py, whose loop this is)."""
+    return tstr.train(images, kinds, 8000 + draw, steps, even, decay=0.97)
 
 
 def cell(arm: str, draw: int, work: Path, steps: int | None = None) -> Path:
@@ -290,7 +268,9 @@ def auc_gain(rows: pd.DataFrame, draws: int, seed: int) -> Interval:
     """AUC, viral against bacterial, filtered minus weights, mean over draws; patients resampled."""
     ill = rows[(rows["set"] == "test") & (rows["kind"] != "normal")]
     pair = [codes(ill, f"{arm}_viral", FINE) for arm in ("filtered", "weights")]
-    return cluster_bootstrap(mean_auc, ill["unit"], (ill["kind"] == "viral").to_numpy(), *pair, draws=draws, seed=seed)
+    return cluster_bootstrap(
+        tstr.mean_auc, ill["unit"], (ill["kind"] == "viral").to_numpy(), *pair, draws=draws, seed=seed
+    )
 
 
 def explore(rows: pd.DataFrame, draws: int, seed: int) -> dict[str, Interval]:

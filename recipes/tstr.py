@@ -63,28 +63,32 @@ def drawn(kinds: np.ndarray, n: int, draw: int) -> np.ndarray:
     return np.concatenate([rng.permutation(np.flatnonzero(kinds == k))[:t] for k, t in enumerate(take)])
 
 
-def train(images: np.ndarray, kinds: np.ndarray, draw: int, steps: int = STEPS) -> Classifier:
-    """The classifier after `steps` steps, its weights averaged; classes are shown equally often."""
-    torch.manual_seed(7000 + draw)
+def train(images: np.ndarray, kinds: np.ndarray, seed: int, steps: int, even: str = "oversampling", decay=0.98) -> Net:
+    """The net after `steps` steps, its weights averaged. even: "oversampling" (classes are shown equally often),
+    "weights" (in the loss), or "nothing".
+    """
+    torch.manual_seed(seed)
     net = Net().to(memory_format=torch.channels_last)
-    optimiser, average = torch.optim.AdamW(net.parameters(), PEAK, weight_decay=0.02), Average(net, 0.98)
-    weights = torch.from_numpy(1 / np.bincount(kinds, minlength=len(CLASSES)).clip(1)[kinds])
+    optimiser, average = torch.optim.AdamW(net.parameters(), PEAK, weight_decay=0.02), Average(net, decay)
+    rare = torch.from_numpy(1 / np.bincount(kinds, minlength=len(CLASSES)).clip(1))
+    share = rare[kinds] if even == "oversampling" else torch.ones(len(kinds))
+    costs = rare.float() if even == "weights" else None  # a batch's loss is a weighted mean: the scale falls out
     for step in range(steps):
-        rng = torch.Generator().manual_seed(10**6 * (7000 + draw) + step)
+        rng = torch.Generator().manual_seed(10**6 * seed + step)
         for group in optimiser.param_groups:
-            group["lr"] = cosine(step, steps, PEAK, warm=40)
-        chosen = torch.multinomial(weights, BATCH, True, generator=rng).numpy()
+            group["lr"] = cosine(step, steps, PEAK, warm=steps // 10)
+        chosen = torch.multinomial(share, BATCH, True, generator=rng).numpy()
         x = augment(torch.from_numpy(images[chosen].astype(np.float32) / 127.5 - 1).unsqueeze(1), rng)
         x = ((x + 1) / 2).contiguous(memory_format=torch.channels_last)
-        torch.manual_seed(10**6 * (7000 + draw) + step)  # dropout
+        torch.manual_seed(10**6 * seed + step)  # dropout
         net.train()
         with torch.autocast("cpu", torch.bfloat16):
-            scores = net(x)
-        loss = F.cross_entropy(scores.float(), torch.from_numpy(kinds[chosen]), label_smoothing=0.05)
+            scores = net(x).float()
+        loss = F.cross_entropy(scores, torch.from_numpy(kinds[chosen]), costs, label_smoothing=0.05)
         optimiser.zero_grad(), loss.backward(), optimiser.step()
         average.update(net, step)
     net.load_state_dict(average.values)
-    return Classifier(net)
+    return net.eval()
 
 
 def unseen(most: int | None = None):
@@ -107,7 +111,8 @@ def cell(arm: str, n: int, draw: int, work: Path, folder: Path | None = None, st
         work.mkdir(parents=True, exist_ok=True)
         images, kinds = pool(arm, work, folder)
         chosen = drawn(kinds, n, draw)
-        found = scores(train(images[chosen], kinds[chosen], draw, steps), (films or unseen()).images)
+        classifier = Classifier(train(images[chosen], kinds[chosen], 7000 + draw, steps))
+        found = scores(classifier, (films or unseen()).images)
         temporary = path.with_suffix(".part")
         found.to_csv(temporary, index=False, lineterminator="\n")
         temporary.replace(path)

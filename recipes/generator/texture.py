@@ -1,11 +1,10 @@
 """Grain and fine markings: the decoder and the student's last step learn to draw as much of them as films have.
 
-Absolute and squared errors are smallest for the mean of all textures that fit, and that mean is smooth: after them the
-finest eighth of all frequencies carried a ninth of a film's power. Here two things pull the other way. The power of
-64-pixel crops in eight bands of frequency must be that of films (spectral regularisation, Durall et al. 2020, arXiv
-2003.01826). And critics compare crops of generated images with crops of films, one by their pixels, three by the inner
-layers of a net trained on donor films (projected discriminators, Sauer et al. 2021, arXiv 2111.01007): they say where
-the grain belongs.
+Absolute and squared errors are smallest for the mean of all textures that fit, and that mean is smooth: they leave
+images with too little power in the fine frequencies. Here two things pull the other way. The power of 64-pixel crops in
+eight bands of frequency must be that of films (spectral regularisation, Durall et al. 2020, arXiv 2003.01826). And
+critics compare crops of generated images with crops of films, one by their pixels, three by the inner layers of a net
+trained on donor films (projected discriminators, Sauer et al. 2021, arXiv 2111.01007): they say where it belongs.
 
 What may change is bounded. A film must come back as itself, and a generated image must stay the same once both are
 averaged over 4 x 4 pixels: anatomy is not touched here, nor improved. Only donor films are used.

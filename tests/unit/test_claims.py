@@ -200,3 +200,19 @@ def test_recorded_figures_by_name():
     assert 0.5 < claims.recorded("L0", "pixels_normal") < 1
     with pytest.raises(CourseError, match="pixels_normal"):
         claims.recorded("L0", "fished")
+
+
+def test_run_claims_hands_recipes_their_own_arguments_only(monkeypatch):
+    """A recipe that parses a command line must not find the claim's name in it, and the caller's comes back."""
+    import sys
+
+    import run_claims
+
+    seen, before = [], sys.argv[:]
+    monkeypatch.setattr(run_claims.runpy, "run_path", lambda path, run_name: seen.append(sys.argv[:]))
+    run_claims.main(["L1g", "L1d"])
+    run_claims.main(["L2a", "--draw", "3"])
+    assert seen == [["recipes/shape.py"], ["recipes/quality.py"], ["recipes/rebalance.py", "--draw", "3"]]
+    assert sys.argv == before
+    with pytest.raises(SystemExit):
+        run_claims.main(["--draw", "3"])

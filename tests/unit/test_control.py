@@ -229,7 +229,8 @@ def test_shipped_controlnet_draws_drawn_lungs(shipped):
             mask[ellipse(66, column, height, 17, shape=(128, 128))] = True
     found = Segmenter.load()(shipped("chest x-ray, normal", n=2, seed=7, mask=masks).images)
     asked, crossed = dice(masks, found), dice(masks[::-1], found)
-    assert asked.min() > 0.75 and asked.mean() > crossed.mean() + 0.03  # short lungs come out too tall
+    assert asked.min() > 0.75 and asked[0] > crossed[0] + 0.1
+    assert asked.mean() > crossed.mean() + 0.03  # not each: short lungs come out too tall
 
 
 def test_card_gives_the_figures_of_claim_l1g_and_its_verdict():

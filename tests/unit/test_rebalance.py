@@ -51,7 +51,8 @@ def small(monkeypatch):
     monkeypatch.setattr(Generator, "load", lambda *_: fake)
     monkeypatch.setattr(rebalance.generate, "weights_sha256", lambda _: "0" * 64)
     monkeypatch.setattr(rebalance, "too_like", lambda images, _: images[:, 0, 0] == 0)
-    for name, value in {"REMOVED": 9, "BATCH": 4, "STEPS": 2}.items():
+    monkeypatch.setattr(rebalance.tstr, "BATCH", 4)
+    for name, value in {"REMOVED": 9, "STEPS": 2}.items():
         monkeypatch.setattr(rebalance, name, value)
     fake.splits = asked
     return fake
@@ -165,8 +166,8 @@ def test_a_stopped_cell_leaves_nothing_that_counts(monkeypatch, tmp_path, small)
     assert not list((tmp_path / "b").glob("*.csv"))
     monkeypatch.undo()
     monkeypatch.setattr(radiographs, "load", lambda split, **_: blank(split))
-    for name, value in {"BATCH": 4, "STEPS": 2}.items():
-        monkeypatch.setattr(rebalance, name, value)
+    monkeypatch.setattr(rebalance.tstr, "BATCH", 4)
+    monkeypatch.setattr(rebalance, "STEPS", 2)
     again = rebalance.cell("weights", 0, tmp_path / "b")
     pd.testing.assert_frame_equal(*(pd.read_csv(p.with_suffix(".csv")) for p in (whole, again)))
 
