@@ -152,13 +152,14 @@ def train(data: Data, path: Path, steps=5000, batch=48, peak=6e-4, seed=2, start
 def sample(
     model: Model, vae, tokenizer, scheduler, texts: list[str], steps: int, guidance: float, seed: int, batch=32
 ) -> np.ndarray:
-    """uint8 films (n, 128, 128) by one of diffusers' schedulers; for choices made while training."""
+    """uint8 films (n, 128, 128), or 8 x `sample_size` of the UNet, by one of diffusers' schedulers."""
     out, rng = [], torch.Generator().manual_seed(seed)
     for at in range(0, len(texts), batch):
         part = texts[at : at + batch]
         words, none = model.encode(tokens(tokenizer, part)), model.encode(tokens(tokenizer, [""] * len(part)))
         scheduler.set_timesteps(steps)
-        x = torch.randn((len(part), CHANNELS, 16, 16), generator=rng) * scheduler.init_noise_sigma
+        side = model.unet.config.sample_size
+        x = torch.randn((len(part), CHANNELS, side, side), generator=rng) * scheduler.init_noise_sigma
         for t in scheduler.timesteps:
             v = model.unet(x, t, words).sample
             if guidance != 1:
