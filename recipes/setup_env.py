@@ -1,6 +1,7 @@
 """Make .venv with what the course needs; a no-op in well under a second when nothing changed.
 
     python recipes/setup_env.py [core|dev|research ...]
+    python recipes/setup_env.py here        # install nothing: only make the Python that runs this keep to itself
 
 Standard library only, because it runs before anything is installed. On Linux, torch comes from PyTorch's
 CPU wheel index if that answers within 3 seconds (the plain package brings several GB of CUDA), else from
@@ -11,6 +12,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import sysconfig
 import urllib.request
 import venv
 from pathlib import Path
@@ -59,10 +61,54 @@ def pip(*arguments: str) -> None:
         )
 
 
-def quiet_jupyterlab() -> None:
-    """Switch JupyterLab's news and update checks off in .venv: nothing leaves this machine unasked."""
+# Switches of libraries that phone home, for every kernel; where each is documented: src/medimgen/safety/tools.yml
+SWITCHES = {
+    "DO_NOT_TRACK": "1",
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "WANDB_MODE": "offline",
+}
+LAB = {
+    "LabApp": {
+        "check_for_updates_class": "jupyterlab.handlers.announcements.NeverCheckForUpdate",
+        "extension_manager": "readonly",
+        "news_url": None,
+    }
+}
+KERNELS = """# Written by recipes/setup_env.py: what every kernel of this environment starts with.
+import os
+
+for _name, _value in {switches}.items():
+    os.environ.setdefault(_name, _value)
+c.InteractiveShellApp.extra_extensions.append("medimgen.egress")  # noqa: F821
+"""
+CHILDREN = (  # of a .pth file the lines that start with import are run
+    "import os; os.environ.get('MEDIMGEN_EGRESS') in ('on', 'strict') "
+    "and __import__('medimgen.egress').egress.start()\n"
+)
+
+
+def files_that_keep_quiet(prefix: Path, packages: Path) -> dict[Path, str]:
+    """What is written below an environment: JupyterLab's settings, the kernels', and that of the Pythons they start."""
+    return {
+        prefix / "etc" / "jupyter" / "jupyter_lab_config.json": json.dumps(LAB, indent=2) + "\n",
+        prefix / "etc" / "ipython" / "ipython_config.py": KERNELS.format(switches=SWITCHES),
+        packages / "medimgen-egress.pth": CHILDREN,
+    }
+
+
+def keep_quiet() -> None:
+    """Nothing leaves this machine unasked: JupyterLab's news and update checks off, the guard on in every kernel."""
     announcements = "@jupyterlab/apputils-extension:announcements"
-    subprocess.run([str(python()), "-m", "jupyter", "labextension", "disable", announcements], check=True)
+    subprocess.run([sys.executable, "-m", "jupyter", "labextension", "disable", announcements], check=True)
+    for file, text in files_that_keep_quiet(Path(sys.prefix), Path(sysconfig.get_path("purelib"))).items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8", newline="\n")
 
 
 def main(extras: set[str]) -> None:
@@ -71,6 +117,9 @@ def main(extras: set[str]) -> None:
             f"Python {sys.version.split()[0]} is too old.\n"
             "  Next: install Python 3.11 or newer and call make with PYTHON=python3.11, or use the conda route."
         )
+    if "here" in extras:
+        keep_quiet()
+        return
     have = installed()
     if extras <= have:
         return
@@ -84,7 +133,7 @@ def main(extras: set[str]) -> None:
         pip(torch)
     names = ",".join(sorted((have | extras) - {"core"}))
     pip("--editable", f"{ROOT}[{names}]" if names else str(ROOT))
-    quiet_jupyterlab()
+    subprocess.run([str(python()), __file__, "here"], check=True)
     STAMP.write_text(json.dumps({"state": wanted_state(), "extras": sorted(have | extras | {"core"})}))
     print("Set up.", flush=True)
 

@@ -1,5 +1,7 @@
 """The one exception of the course: it says what is wrong and what to do next."""
 
+from functools import partial
+
 
 class CourseError(RuntimeError):
     """Something the reader can mend.
@@ -16,3 +18,7 @@ class CourseError(RuntimeError):
         super().__init__(f"{what}\n  Next: {next}")
         self.what = what
         self.next = next
+
+    def __reduce__(self):
+        """So that it survives the way back from a worker process."""
+        return partial(type(self), self.what, next=self.next), ()

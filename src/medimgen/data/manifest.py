@@ -18,7 +18,7 @@ REGISTRY = Path(__file__).parent / "registry"
 class Entry:
     """One data set: where it comes from, what may be done with it, what to look out for.
 
-    `ways` maps "mirror", "https" and "wheel" to what that way needs; `redistribute` is "yes",
+    `ways` maps "mirror", "https", "wheel" and "npm" to what that way needs; `redistribute` is "yes",
     "attribution", "share-alike" or "no"; `derive` tells whether anything may be made from it.
     """
 
@@ -58,7 +58,7 @@ def read(path: Path) -> dict[str, Entry]:
 
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise CourseError(f"{path.name} is not valid YAML: {error}", next="correct the line it names") from error
     validate(raw, "manifest", path.name)
     words = {True: "yes", False: "no"}  # YAML reads a bare yes or no as a truth value

@@ -192,7 +192,7 @@ def _settle(ds) -> list[str]:
 def _check_pixels(ds, path) -> None:
     if any(name in ds for name in PIXELS):
         return
-    kind = uid.UID(ds.get("SOPClassUID") or "").name or "DICOM file"
+    kind = uid.UID(str(ds.get("SOPClassUID") or "")).name or "DICOM file"
     raise CourseError(
         f"{Path(path).name} holds no pixels ({kind})",
         next="read its header with medimgen.dicom.describe(path), or pass an image file",
