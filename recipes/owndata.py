@@ -1,6 +1,6 @@
 """Does a generator help a classifier when it knows no more than the classifier does? An estimate, not a claim.
 
-    python recipes/owndata.py --only 0       # one draw: generator, its films, both classifiers (a quarter of an hour)
+    python recipes/owndata.py --only 0       # one draw: generator, its films, both classifiers (35 CPU minutes)
     python recipes/owndata.py                # all draws and recipes/results/owndata.json; stop it and start it again
     python recipes/owndata.py --steps 2 --only 0 --work runs/try       # a smoke run
 

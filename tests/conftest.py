@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 for folder in ("recipes", "tests/notebooks", "tests/offline", "tests/safety"):
     sys.path.insert(0, str(ROOT / folder))
+
+os.environ.setdefault("MEDIMGEN_RECORD", tempfile.mkdtemp(prefix="medimgen-calls-"))  # not the reader's own log
 
 MARKERS = {
     "browser": "drives a real Chromium",

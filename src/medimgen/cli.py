@@ -1,4 +1,4 @@
-"""The command line: `medimgen fetch`, `medimgen preflight`, `medimgen stress` and `medimgen dossier`."""
+"""The command line: `medimgen fetch`, `preflight`, `stress`, `safety` and `dossier`."""
 
 import argparse
 import sys
@@ -44,6 +44,21 @@ def _dossier(args: argparse.Namespace) -> int:
         return 130
     print(f"Dossier: {args.out / 'dossier.html'}")
     return 0
+
+
+def _safety(args: argparse.Namespace) -> int:
+    """0: nothing found (which proves nothing); 1: somebody must look; 2: stop, or the check itself failed."""
+    from medimgen.safety import checking
+
+    try:
+        report = checking.check(args.path, args.machine, not args.no_pixels)
+        if args.html:
+            args.html.write_text(report.html(), encoding="utf-8", newline="\n")
+    except (CourseError, OSError) as error:
+        print(f"medimgen: {error}", file=sys.stderr)
+        return 2
+    print(report)
+    return report.code
 
 
 def _stress(args: argparse.Namespace) -> int:
@@ -138,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     get = commands.add_parser("fetch", help="bring data to this machine and verify it")
     get.add_argument("id", nargs="*", help="data set ids (default: the pocket tier)")
-    get.add_argument("--tier", choices=("pocket", "full", "research"), default="pocket", help="fetch all of a tier")
+    get.add_argument("--tier", choices=("pocket", "full", "research", "site"), default="pocket", help="fetch all of it")
     get.add_argument("--verify", action="store_true", help="hash every file again and mend what changed")
     get.add_argument("--list", action="store_true", help="list every data set and whether it is here")
     get.set_defaults(run=_fetch)
@@ -153,6 +168,15 @@ def parser() -> argparse.ArgumentParser:
     dossier.add_argument("--watts", type=float, default=15, help="assumed power of a busy core, for the energy")
     dossier.add_argument("--no-real", action="store_true", help="show no real film: a page that can be passed on")
     dossier.set_defaults(run=_dossier)
+    checks = commands.add_parser("safety", help="do the nine safety rules hold?").add_subparsers(required=True)
+    safety = checks.add_parser("check", help="look through a file or folder", description=_safety.__doc__)
+    safety.add_argument(
+        "path", type=Path, help="DICOM, pictures, weights, notebooks, scripts, prompts, tables, or a folder"
+    )
+    safety.add_argument("--html", type=Path, help="also write the report as a page")
+    safety.add_argument("--machine", action="store_true", help="also ask what on this computer talks to the network")
+    safety.add_argument("--no-pixels", action="store_true", help="do not look for text in pictures (faster)")
+    safety.set_defaults(run=_safety)
     stress = commands.add_parser(
         "stress", help="how small a change flips a model's answers?", description=_stress.__doc__
     )

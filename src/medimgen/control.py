@@ -90,13 +90,12 @@ class Control(Generator):
             images = self._decode(self._walk(settings, mask, hold, film, region, strength))
         if region is not None:
             images = np.where(region, images, film)
-        record = self._record(settings, time.perf_counter() - start)
-        record["patient_derived"] = derived or record.get("patient_derived", False)
+        more = {"patient_derived": derived or self.stamp.get("patient_derived", False)}
         if mask is not None:
-            record |= {"hold": hold, "mask_sha256": hashlib.sha256(np.packbits(mask).tobytes()).hexdigest()}
+            more |= {"hold": hold, "mask_sha256": hashlib.sha256(np.packbits(mask).tobytes()).hexdigest()}
         if film is not None:
-            record |= {"strength": strength, "redrawn": 1.0 if region is None else round(float(np.mean(region)), 4)}
-        return Result(images, record)
+            more |= {"strength": strength, "redrawn": 1.0 if region is None else round(float(np.mean(region)), 4)}
+        return Result(images, self._record(settings, time.perf_counter() - start, more))
 
     def _check(self, settings, mask, film, region, hold, strength) -> None:
         """CourseError for what does not fit the model or each other."""

@@ -27,6 +27,7 @@ from medimgen import claims, generate, report
 from medimgen._schema import validate
 from medimgen.data import manifest, radiographs
 from medimgen.errors import CourseError
+from medimgen.safety import rights
 
 BATCH, WITHOUT = 8, 16
 GRID = "display:grid;gap:1rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,19rem),1fr))"
@@ -120,8 +121,11 @@ def _claimed(claim: dict, result: dict) -> dict:
 def write(out: Path, model: Path | None = None, n=512, watts=15.0, real=True, prompts=None) -> dict:
     """Make `n` images of the model in folder `model` (models/cxr-mini if not given) over `prompts` (by default the
     contact sheet's) and write their dossier into `out`. With `real`, where the training films are in the cache, the
-    page shows some of them: it is for this computer. Raises CourseError; after a stop the same call goes on.
+    page shows some of them: it is for this computer. Raises CourseError, for films that may not be passed on too; after
+    a stop the same call goes on.
     """
+    if real:
+        rights.require(radiographs.FULL, "redistribute")
     sheet, look = (claims.load_recipe(f"recipes/{name}.py") for name in ("contact_sheet", "dossier"))
     model, prompts = model or generate.FOLDER, list(prompts or sheet.PROMPTS)
     batches = plan(prompts, n, sheet.SEED)

@@ -94,9 +94,11 @@ def finetune(
     minutes, steps : it ends with whichever comes first. Steps alone repeat exactly; minutes depend on the computer.
     progress : True draws a bar; a callable gets (steps done, steps in all). cancel : asked before every step.
 
-    Raises CourseError for an empty folder, too few or too many films, films that are in colour, NaN or broken, a
-    folder that cannot be written, and an output folder of another run.
+    Raises CourseError for an empty folder, too few or too many films, films that are in colour, NaN or broken, or of a
+    data set that nothing may be made from, a folder that cannot be written, and an output folder of another run.
     """
+    from medimgen.safety.record import note
+
     lora = _lora()
     output = None if output is None else _writable(output)
     generator = generator or Generator.load()
@@ -121,6 +123,7 @@ def finetune(
         "seconds": round(training.seconds, 1),
         "adapter_sha256": lora.sha256(lora.layers(unet)),
     }
+    note("finetune", stamp)
     tuned = _with(generator, unet, stamp)
     return Finetuned(tuned, stamp, pictures, before, lora.images(tuned, chosen[:SHOWN]), finished)
 
@@ -183,6 +186,7 @@ def show_finetuned(result: Finetuned, columns: int = 8):
 def _films(films, prompt, generator) -> tuple[np.ndarray, list[str], list[str]]:
     """uint8 (n, side, side), SHA-256 and caption of each; CourseError for what cannot be learnt from."""
     from medimgen.robustness.films import source
+    from medimgen.safety import rights
 
     side = generator.pipe.unet.config.sample_size * generator.pipe.vae_scale_factor
     found = source(films, side)
@@ -193,6 +197,7 @@ def _films(films, prompt, generator) -> tuple[np.ndarray, list[str], list[str]]:
     if faults:
         first = "; ".join(f"{names[i]} {why}" for i, why in list(faults.items())[:3])
         raise CourseError(f"{len(faults)} of {n} films cannot be used: {first}", next="mend them or take them out")
+    rights.refuse(hashes, "derive")
     if len(set(hashes)) < LEAST:
         raise CourseError(f"only {len(set(hashes))} of {n} films differ", next=f"give {LEAST} different films")
     captions = [prompt] * n if isinstance(prompt, str) else [prompt.get(name, "") for name in names]

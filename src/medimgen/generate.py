@@ -252,19 +252,20 @@ class Generator:
             "seeds": [(int(seed) + k) % 2**32 for k in range(n)],
         }
 
-    def _record(self, settings: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def _record(self, settings: dict[str, Any], seconds: float, more: dict[str, Any] | None = None) -> dict[str, Any]:
+        from medimgen.safety.record import note
+
         prompts = [settings["prompt"]] if isinstance(settings["prompt"], str) else dict.fromkeys(settings["prompt"])
-        return (
-            settings
-            | {
-                "unseen": unseen_words(self.pipe.tokenizer, " ".join([*prompts, settings["negative"]])),
-                "scheduler": type(self.pipe.scheduler).__name__,
-                "weights_sha256": self.sha256,
-                "seconds": round(seconds, 3),
-                "synthetic": True,
-            }
-            | self.stamp
-        )
+        made = {
+            "unseen": unseen_words(self.pipe.tokenizer, " ".join([*prompts, settings["negative"]])),
+            "scheduler": type(self.pipe.scheduler).__name__,
+            "weights_sha256": self.sha256,
+            "seconds": round(seconds, 3),
+            "synthetic": True,
+        }
+        record = settings | made | self.stamp | (more or {})
+        note("generate", record)
+        return record
 
     def _words(self, text: str | list[str]):
         tokenizer = self.pipe.tokenizer

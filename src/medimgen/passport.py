@@ -20,7 +20,9 @@ from PIL import Image
 
 from medimgen import requirements, robustness
 from medimgen._schema import validate
+from medimgen.errors import CourseError
 from medimgen.report import code_version
+from medimgen.safety import rights
 
 
 def write(sweep, asked: requirements.Requirements | None, folder: Path, draws: int = 2000, seed: int = 0) -> dict:
@@ -123,7 +125,13 @@ def _figure(x: np.ndarray, text: str) -> str:
 
 
 def _pictures(sweep, most: int = 6) -> str:
-    """The films whose smallest flip lies deepest within its plausible range, each beside its three smallest flips."""
+    """The films whose smallest flip lies deepest within its plausible range, each beside its three smallest flips; none
+    where a film is of a data set that may not be passed on.
+    """
+    try:
+        rights.refuse(sweep.films["sha256"])
+    except CourseError as error:
+        return f"<p>No pictures: {escape(error.what)}.</p>"
     flips = {i: table for i in range(len(sweep.films)) if len(table := robustness.film(sweep, i))}
     names, parts = [q.name for q in sweep.perturbations], []
     for i in sorted(flips, key=lambda i: flips[i]["reach"][0])[:most]:

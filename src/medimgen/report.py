@@ -124,10 +124,9 @@ def append(record: Record, path: Path) -> None:
 
     line = json.dumps(asdict(record), ensure_ascii=False, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(path.name + ".lock"), timeout=60):
-        torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-        with path.open("ab") as file:
-            file.write((b"\n" if torn else b"") + line.encode("utf-8"))
+    with FileLock(path.with_name(path.name + ".lock"), timeout=60), path.open("ab+") as file:
+        torn = file.tell() > 0 and file.seek(-1, 2) >= 0 and file.read(1) != b"\n"
+        file.write((b"\n" if torn else b"") + line.encode("utf-8"))
 
 
 def read(path: Path) -> list[Record]:

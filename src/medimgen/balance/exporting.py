@@ -25,8 +25,10 @@ from medimgen.balance import reviewing
 from medimgen.balance.counting import analyse
 from medimgen.balance.filling import RUN, SETTINGS, TABLE
 from medimgen.balance.planning import Plan
+from medimgen.data import radiographs
 from medimgen.errors import CourseError
 from medimgen.generate import FOLDER, refuse_patient_derived
+from medimgen.safety import rights
 
 KNOWN = Path(__file__).with_name("test_signs.npz")
 MARGIN, THRESHOLD = 0.05, 0.20
@@ -83,8 +85,9 @@ def export(folder: str | Path, to: str | Path, kind: str = "png", table: pd.Data
         seed, weights, SHA-256); plan, run record, gates and reviews as they are.
     table : the real films; the datasheet then counts each cell of the plan before and after.
 
-    Raises CourseError, and leaves nothing behind, for an empty folder, a film of the test split, a PNG that is not
-    marked synthetic, that is patient-derived or too like a film the model learnt from; or where it cannot write.
+    Raises CourseError, and leaves nothing behind, for an empty folder, a film of the test split, a file that may not be
+    passed on (`safety.rights`), a PNG that is not marked synthetic, that is patient-derived or too like a film the
+    model learnt from; or where it cannot write.
     """
     folder, to = Path(folder).expanduser(), Path(to).expanduser()
     if kind not in ("png", "dicom") or to.exists():
@@ -94,6 +97,8 @@ def export(folder: str | Path, to: str | Path, kind: str = "png", table: pd.Data
             f"{len(tests)} files show films of the official test split: {', '.join(tests[:5])}",
             next="take them out: a model that has seen them can no longer be measured on them",
         )
+    rights.require(radiographs.FULL, "derive")  # what the generator learnt from
+    rights.refuse(path for path in folder.rglob("*") if path.is_file())
     rows, part = _leaving(folder), to.with_name(f".{to.name}-{uuid.uuid4().hex}.part")
     try:
         part.mkdir(parents=True)
