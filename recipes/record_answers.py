@@ -1,7 +1,7 @@
-"""Record what the eight tips for prompts do: before and after, with the failures.
+"""Record what the eight tips for prompts do: before and after, with the failures. And what a check by itself is worth.
 
     python recipes/record_answers.py            every part; adds lines to results/runs.jsonl
-    python recipes/record_answers.py films      one part (films, pieces, tables, talks); the others stay as they are
+    python recipes/record_answers.py films      one part (films, pieces, tables, talks, checks); the others stay
 
 Into transcripts/answers-02.json go:
 talks   SmolLM2-135M-Instruct (Allal et al. 2025, arXiv 2502.02737) on goal, fact-check, format and role; and eight
@@ -12,12 +12,19 @@ films   models/cxr-mini on spelling, detail and wording: eight seeds a prompt, n
 pieces  what three tokenizers make of five texts.
 tables  films of the commonest and of the rarest finding in two large label tables: counts only.
 
+Into transcripts/answers-04.json, and its figures into results/self_check.json, goes:
+checks  SmolLM2 again, on the questions of transcripts/questions-04.tsv, which the course's glossary answers. Its own
+        answer is marked by the rule that stands beside the question. Then it is asked to check three answers as if each
+        were its own: this one, a right one and a wrong one; first alone, then beside the glossary's entry that a plain
+        search for the question's words finds. Kept are its yes or no, and how much likelier yes was than no.
+
 The prompts and the rules by which answers are counted were fixed before the first run and have stayed as they are;
 every answer is kept, whatever it says. The report was invented for this course; no patient stands behind it. One prompt
 a tip and eight facts illustrate what one small model does. They measure nothing about language models at large.
 Needs the extra `research` (gguf) and `medimgen fetch --tier research`.
 """
 
+import csv
 import json
 import re
 import sys
@@ -32,9 +39,13 @@ from medimgen.data.fetch import fetch
 from medimgen.data.manifest import entry, registry
 from medimgen.errors import CourseError
 from medimgen.generate import FOLDER, Generator, weights_sha256
+from medimgen.metrics import auc, cluster_bootstrap, proportion
+from medimgen.paths import ROOT
 
 FILE = TRANSCRIPTS / "answers-02.json"
 COMMAND = "python recipes/record_answers.py"
+QUESTIONS, GLOSSARY = TRANSCRIPTS / "questions-04.tsv", ROOT / "lessons" / "glossary.md"
+CHECKED, FIGURES = TRANSCRIPTS / "answers-04.json", report.RESULTS / "self_check.json"
 LENGTH, SHORT = 90, 4  # tokens at most: of an answer, of a yes or no
 SEED, EACH = 300_000, 8
 
@@ -44,6 +55,7 @@ REPORT = (
 )
 ROLE = "You are an experienced paediatric radiologist."
 CHECK = "Check your answer for errors. Is it right? Begin with yes or no."
+BESIDE = "From a glossary: {}\nCheck your answer against it. Is your answer right? Begin with yes or no."
 CAUSES = ("pneumonia", "infection", "collapse", "atelecta", "fluid", "effusion", "mass", "tumo")
 CAUSES += ("bleed", "blood", "oedema", "edema")
 
@@ -245,24 +257,135 @@ def tables() -> tuple[dict, dict]:
     return {"how": "medimgen.balance.analyse by finding; counts only", "rows": rows}, inputs
 
 
+def questions() -> list[dict[str, str]]:
+    """The rows of questions-04.tsv: entry, ask, right, wrong, key, not."""
+    with QUESTIONS.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def marked(question: dict[str, str], answer: str) -> bool:
+    """Whether an answer is right by the question's rule: its key is found, and what must not stand there is not."""
+    refused = question["not"] and re.search(question["not"], answer, re.IGNORECASE)
+    return bool(re.search(question["key"], answer, re.IGNORECASE)) and not refused
+
+
+def entries() -> dict[str, str]:
+    """The glossary, term to text, without the marks of the page."""
+    inside = GLOSSARY.read_text(encoding="utf-8").split("```{glossary}")[1].split("```")[0]
+    inside = re.sub(r" ?\{cite:p\}`[^`]*`", "", inside)
+    inside = re.sub(r"\{term\}`([^`<]*?)(?: <[^`]*)?`", r"\1", inside).replace("*", "").replace("`", "")
+    found = (part.strip().split("\n", 1) for part in re.split(r"\n\n(?=\S)", inside.strip()))
+    return {term: " ".join(text.split()) for term, text in found}
+
+
+def look_up(question: str, known: dict[str, str]) -> list[str]:
+    """All terms, best first: shared words count, the rarer the more, for less in a long entry. No model has a part."""
+
+    def words(text):
+        return {word[:6] for word in re.findall(r"\w+", text.lower()) if len(word) > 1}
+
+    held = {term: words(f"{term} {text}") for term, text in known.items()}
+    asked, every = words(question), list(held.values())
+    worth = {w: np.log(len(every) / n) for w in asked if (n := sum(w in entry for entry in every))}
+    score = {term: sum(worth.get(w, 0) for w in asked & entry) / len(entry) ** 0.25 for term, entry in held.items()}
+    return sorted(score, key=score.get, reverse=True)
+
+
+def yes_or_no(model, tokenizer, turns: list[tuple[str, str]]) -> dict:
+    """The next word, and log of P(yes) / P(no), both spelt with a large or a small letter."""
+    import torch
+
+    with torch.inference_mode():
+        logits = model(torch.tensor([tokenizer(chat("", turns)).input_ids])).logits[0, -1].double().log_softmax(-1)
+    mass = [logits[[tokenizer(w).input_ids[0] for w in pair]].logsumexp(0) for pair in (("Yes", "yes"), ("No", "no"))]
+    first = tokenizer.decode([int(logits.argmax())])
+    return {"verdict": verdict(first), "margin": round(float(mass[0] - mass[1]), 3)}
+
+
+def checked(model, tokenizer, question: dict[str, str], known: dict[str, str]) -> dict:
+    """One question: the model's answer, what search finds, and six checks."""
+    turns = [("user", question["ask"] + " Answer in one short sentence.")]
+    answer = greedy(model, tokenizer, tokenizer(chat("", turns)).input_ids, LENGTH // 3).strip()
+    found = look_up(question["ask"], known)[:3]
+    row = {"ask": question["ask"], "answer": answer, "right": marked(question, answer), "found": found, "checks": {}}
+    for name, text in (("own", answer), ("right", question["right"]), ("wrong", question["wrong"])):
+        said = [*turns, ("assistant", text)]
+        ways = {"alone": CHECK, "glossary": BESIDE.format(f"{found[0]}: {known[found[0]]}")}
+        row["checks"][name] = {k: yes_or_no(model, tokenizer, [*said, ("user", v)]) for k, v in ways.items()}
+    print(row["right"], question["ask"], answer, found[0], row["checks"], flush=True)
+    return row
+
+
+def checks() -> tuple[dict, dict]:
+    """Every question, in the order of its file."""
+    (tokenizer, model), known, file = load(), entries(), weights()
+    rows = [checked(model, tokenizer, question, known) for question in questions()]
+    how = f"greedy, float32, at most {LENGTH // 3} tokens an answer; a check is the next word, and log P(yes) / P(no)"
+    named = {"id": "smollm2-135m", "file": file.name, "licence": entry("smollm2-135m").licence}
+    inputs = {file.name: file, QUESTIONS.name: QUESTIONS, GLOSSARY.name: GLOSSARY}
+    return {"model": named, "how": how, "asked": [CHECK, BESIDE], "rows": rows}, inputs
+
+
+def figures(rows: list[dict]) -> dict:
+    """What the answers and checks come to, from the recording alone. Intervals: Wilson's, and draws of questions."""
+
+    def share(flags):
+        middle, low, high = proportion(sum(flags), len(flags))
+        return {"of": [sum(flags), len(flags)], "share": round(middle, 3), "ci95": [round(low, 3), round(high, 3)]}
+
+    def said(name, way, rows):
+        return [row["checks"][name][way] for row in rows]
+
+    own = {True: [r for r in rows if r["right"]], False: [r for r in rows if not r["right"]]}
+    out = {"answers right": share([r["right"] for r in rows])}
+    known = questions()
+    for most in (1, 3):
+        out[f"search finds it in {most}"] = share(
+            [q["entry"] in r["found"][:most] for q, r in zip(known, rows, strict=True)]
+        )
+    for way in ("alone", "glossary"):
+        part = out[way] = {}
+        for right, kind in ((True, "right"), (False, "wrong")):
+            if own[right]:
+                part[f"yes to its own {kind}"] = share([c["verdict"] == "yes" for c in said("own", way, own[right])])
+            part[f"yes to a {kind}"] = share([c["verdict"] == "yes" for c in said(kind, way, rows)])
+        margins = np.array([[c["margin"] for c in said(kind, way, rows)] for kind in ("right", "wrong")])
+        part["right one ahead of the wrong"] = share((margins[0] > margins[1]).tolist())
+        unit, y = np.tile(np.arange(len(rows)), 2), np.repeat([1, 0], len(rows))
+        found = cluster_bootstrap(auc, unit, y, margins.ravel(), draws=2000, seed=0)
+        part["auc"] = {"estimate": round(found.estimate, 3), "ci95": [round(found.low, 3), round(found.high, 3)]}
+    return out
+
+
 PARTS = {"films": films, "pieces": pieces, "tables": tables, "talks": talks}
+LATER = {"checks": checks}  # lesson 4
+TITLES = ("Eight tips for prompts, before and after", "A language model's answers, and its checks of them")
 
 
 def main(*wanted: str) -> None:
-    """Record the parts named (all if none is), and put each into answers-02.json beside the others."""
-    if unknown := [name for name in wanted if name not in PARTS]:
-        raise CourseError(f"no part is called {unknown[0]!r}", next=f"name some of {', '.join(PARTS)}")
-    for name in wanted or PARTS:
+    """Record the parts named (all if none is), and put each into its file beside the others."""
+    every = PARTS | LATER
+    if unknown := [name for name in wanted if name not in every]:
+        raise CourseError(f"no part is called {unknown[0]!r}", next=f"name some of {', '.join(every)}")
+    for name in wanted or every:
         with report.run(f"record_answers {name}", tier="pocket") as run:
-            part, inputs = PARTS[name]()
+            part, inputs = every[name]()
             run.facts = {"inputs": inputs}
         report.append(run.record, report.RUNS)
-        document = {"title": "Eight tips for prompts, before and after", "command": COMMAND}
-        document |= json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
+        file = CHECKED if name in LATER else FILE
+        document = {"title": TITLES[name in LATER], "command": COMMAND}
+        document |= json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         stamp = {"run": run.record.id, "code_version": run.record.code_version, "inputs": run.record.inputs}
         stamp["versions"] = {"python": run.record.python} | {package: metadata.version(package) for package in NEEDED}
         document[name] = stamp | part
-        FILE.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+        write(file, document)
+        if name in LATER:
+            head = {"title": document["title"], "command": f"{COMMAND} {name}"} | stamp
+            write(FIGURES, head | {"figures": figures(part["rows"])})
+
+
+def write(file, document: dict) -> None:
+    file.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":
