@@ -86,6 +86,8 @@ bench: dev pocket
 	$(ALONE) $(PY) recipes/bench.py
 
 badges: dev pocket
+	@$(PYTHON) recipes/setup_env.py core dev research
+	@$(BIN)/medimgen fetch --tier research
 	$(ALONE) $(PY) recipes/offline.py $(PY) recipes/measure_notebooks.py --write
 
 clean:

@@ -13,19 +13,16 @@ tried, because they show the point: this is an illustration, not a measurement o
 
 import json
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 
 from medimgen import report
-from medimgen.data.fetch import fetch
 from medimgen.data.manifest import entry
-from medimgen.errors import CourseError
 from medimgen.paths import ROOT
+from medimgen.research import smollm
 
-WEIGHTS = "smollm2-135m"
+NEEDED, WEIGHTS, weights = smollm.NEEDED, smollm.ENTRY, smollm.weights
 TRANSCRIPTS = ROOT / "recipes" / "transcripts"
 COMMAND = "python recipes/record_tokens.py"
-NEEDED = ("torch", "transformers", "gguf", "accelerate")
 TOP, LENGTH = 10, 20
 
 # id, beginning, next word of the true sentence (None: nothing in the sentence tells), why
@@ -66,24 +63,8 @@ BEGINNINGS = (
 
 def load():
     """Tokenizer and model (float32, evaluation mode). Raises CourseError if a package of the extra is missing."""
-    if lacking := [name for name in NEEDED if find_spec(name) is None]:
-        raise CourseError(
-            f"record_tokens needs {', '.join(lacking)}",
-            next="run `python recipes/setup_env.py research`, then this again",
-        )
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    file = weights()
-    where = {"gguf_file": file.name, "local_files_only": True}
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
-    model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
-    return tokenizer, model.eval()
-
-
-def weights() -> Path:
-    """The GGUF file, fetched and verified."""
-    return next(fetch(WEIGHTS).glob("*.gguf"))
+    language = smollm.load()
+    return language.tokenizer, language.model
 
 
 def probabilities(model, ids: list[int]):

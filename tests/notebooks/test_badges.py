@@ -12,6 +12,7 @@ from test_lint import good, write
 from medimgen.paths import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+RESEARCH = sorted((ROOT / "notebooks" / "research").glob("*.ipynb"))
 FACTS = {"seconds": 10, "peak_mb": 500, "tiers": ["pocket", "full"], "offline": True}
 
 
@@ -19,6 +20,22 @@ FACTS = {"seconds": 10, "peak_mb": 500, "tiers": ["pocket", "full"], "offline": 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_badge_and_budget(path, tier):
     cost = bench.measure(path, [tier])
+    facts = nbformat.read(path, as_version=4).metadata["medimgen"]
+    assert bench.complaints(cost, facts, bench.budget_of(path)) == []
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize("path", RESEARCH, ids=lambda p: p.stem)
+def test_a_smoke_run_takes_20_seconds_at_most(path, monkeypatch):
+    monkeypatch.setenv("MEDIMGEN_SMOKE", "1")
+    assert bench.measure(path, ["pocket"]).seconds <= 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", RESEARCH, ids=lambda p: p.stem)
+def test_badge_and_budget_of_research(path):
+    """With the real model, which `make test-full` fetches."""
+    cost = bench.measure(path, ["pocket"])
     facts = nbformat.read(path, as_version=4).metadata["medimgen"]
     assert bench.complaints(cost, facts, bench.budget_of(path)) == []
 

@@ -7,6 +7,7 @@ from nbval_runner import MARK, code_cells, mutate, run_nbval, verdict
 from medimgen.paths import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+RESEARCH = sorted((ROOT / "notebooks" / "research").glob("*.ipynb"))
 new_notebook, code = nbformat.v4.new_notebook, nbformat.v4.new_code_cell
 
 
@@ -19,8 +20,16 @@ def path(request):
     return request.param
 
 
+@pytest.fixture(params=RESEARCH, ids=lambda p: p.stem)
+def research(request, monkeypatch):
+    """A research notebook; a tiny random model stands in for the language model."""
+    monkeypatch.setenv("MEDIMGEN_SMOKE", "1")
+    return request.param
+
+
 def test_there_are_notebooks():
     assert NOTEBOOKS
+    assert RESEARCH
 
 
 def test_runs(path, tier, tmp_path):
@@ -32,6 +41,19 @@ def test_one_wrong_number_turns_it_red(path, tmp_path):
     mutant = mutate(read(path))
     assert mutant.groups, f"{path.name} asserts no number and keeps no output with one"
     run = run_nbval(mutant.notebook, path.parent, "pocket", tmp_path)
+    assert len(run.cells) == len(code_cells(mutant.notebook)), run.text
+    assert mutant.complaints(run) == []
+
+
+def test_research_runs_as_a_smoke_run(research, tmp_path):
+    notebook = read(research)
+    assert verdict(notebook, run_nbval(notebook, research.parent, "pocket", tmp_path)) == ""
+
+
+def test_one_wrong_number_turns_a_smoke_run_red(research, tmp_path):
+    mutant = mutate(read(research))
+    assert mutant.groups
+    run = run_nbval(mutant.notebook, research.parent, "pocket", tmp_path)
     assert len(run.cells) == len(code_cells(mutant.notebook)), run.text
     assert mutant.complaints(run) == []
 

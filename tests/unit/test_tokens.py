@@ -12,6 +12,7 @@ from medimgen import report
 from medimgen.data import manifest
 from medimgen.data.fetch import is_fetched
 from medimgen.errors import CourseError
+from medimgen.research import smollm
 
 RECORDED = json.loads((record_tokens.TRANSCRIPTS / "tokens-01.json").read_text(encoding="utf-8"))
 FIELDS = {"title", "command", "run", "code_version", "model", "versions", "how", "chosen", "prompts"}
@@ -91,7 +92,7 @@ def test_it_names_its_command_its_weights_and_its_run():
 
 
 def test_a_missing_package_names_the_next_action(monkeypatch):
-    monkeypatch.setattr(record_tokens, "find_spec", lambda name: None if name == "gguf" else object())
+    monkeypatch.setattr(smollm, "find_spec", lambda name: None if name == "gguf" else object())
     with pytest.raises(CourseError, match=r"needs gguf(.|\n)*setup_env\.py research"):
         record_tokens.load()
 
