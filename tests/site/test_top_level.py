@@ -53,8 +53,13 @@ def test_readme_shows_the_doors_before_anything_else():
     assert "ot a medical device" in first_screen
 
 
+def notebooks():
+    """Lessons' and research notebooks, without JupyterLab's own copies."""
+    return [p for p in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts]
+
+
 def test_readme_and_index_list_every_notebook_and_no_other():
-    there = {p.name for p in (ROOT / "notebooks").glob("*.ipynb")}
+    there = {p.name for p in notebooks()}
     for name in ("README.md", "lessons/index.md"):
         listed = {Path(url).name for _, url in LINK.findall(read(name)) if url.endswith(".ipynb")}
         assert listed == there
@@ -62,7 +67,7 @@ def test_readme_and_index_list_every_notebook_and_no_other():
 
 def test_contents_list_every_lesson_and_notebook():
     there = {f"lessons/{p.stem}" for p in (ROOT / "lessons").glob("*.md")}
-    there |= {f"notebooks/{p.stem}" for p in (ROOT / "notebooks").glob("*.ipynb")}
+    there |= {p.relative_to(ROOT).with_suffix("").as_posix() for p in notebooks()}
     assert set(build_book.pages(ROOT / "_toc.yml")) == there
 
 
