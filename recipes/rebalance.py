@@ -5,6 +5,7 @@
     python recipes/rebalance.py --dev                  # figures on dev of the cells that are there
     python recipes/rebalance.py                        # cells still missing, one look at the test films, claim L2a
     python recipes/rebalance.py --draw 3               # one draw once more, beside what was recorded of it
+    python recipes/rebalance.py --after                # what the recorded rows say of the negative control
 
 A draw thins clinic to an imbalance (largest class over smallest) of 20, one viral film for every 20 bacterial ones: it
 picks whole numbers, whose viral films stay; of all other numbers the viral films go, and nothing else. 1x is what went.
@@ -15,6 +16,7 @@ the learner knows. Cells keep their net and what it says of dev. The full data t
 """
 
 import argparse
+import json
 import shutil
 import tempfile
 import time
@@ -264,10 +266,10 @@ def measure(rows: pd.DataFrame, draws: int, seed: int) -> Interval:
     return Table(rows, "test", draws, seed).gain("filtered", test=True)
 
 
-def auc_gain(rows: pd.DataFrame, draws: int, seed: int) -> Interval:
-    """AUC, viral against bacterial, filtered minus weights, mean over draws; patients resampled."""
+def auc_gain(rows: pd.DataFrame, draws: int, seed: int, arms=("filtered", "weights")) -> Interval:
+    """AUC, viral against bacterial, one arm minus another, mean over draws; patients resampled."""
     ill = rows[(rows["set"] == "test") & (rows["kind"] != "normal")]
-    pair = [codes(ill, f"{arm}_viral", FINE) for arm in ("filtered", "weights")]
+    pair = [codes(ill, f"{arm}_viral", FINE) for arm in arms]
     return cluster_bootstrap(
         tstr.mean_auc, ill["unit"], (ill["kind"] == "viral").to_numpy(), *pair, draws=draws, seed=seed
     )
@@ -284,6 +286,33 @@ def explore(rows: pd.DataFrame, draws: int, seed: int) -> dict[str, Interval]:
     out |= {"short_of_donor": test.gain("filtered", "donor"), "filter": test.gain("filtered", "unfiltered")}
     out |= {"rich_words": test.gain("rich", "filtered")}
     return out | {f"adults_{arm}": adults.gain(arm) for arm in ("filtered", "donor", "four", "ten")}
+
+
+def after(rows: pd.DataFrame, draws: int = 2000, seed: int = 0) -> dict[str, Interval]:
+    """Contrasts with the negative control, thought of when the result was known; from the recorded rows, no new look.
+
+    content_*: the same films with right labels minus labels dealt out at random. called_viral_*: share of test films.
+    """
+    test, out = Table(rows, "test", draws, seed), {}
+    out["content_f1"] = test.gain("filtered", "shuffled")
+    out["content_f1_tuned"] = test.gain("filtered_tuned", "shuffled_tuned")
+    out["content_f1_donor"] = test.gain("donor", "shuffled")
+    for a, b in (("shuffled", "weights"), ("donor", "weights"), ("filtered", "shuffled"), ("donor", "filtered")):
+        out[f"auc_{a}_minus_{b}"] = auc_gain(rows, draws, seed, (a, b))
+    for arm in PRIMARY:
+        said = (codes(test.rows, arm) == VIRAL).mean(1)
+        out[f"called_viral_{arm}"] = cluster_bootstrap(np.mean, test.rows["unit"], said, draws=draws, seed=seed)
+    return out
+
+
+def record_after(path: Path = report.RESULTS / "L2a_after.json") -> dict[str, dict]:
+    """`after` of the recorded rows, written beside them with their hash."""
+    rows = claims.read_rows("L2a")
+    told = {k: {"estimate": round(v.estimate, 6), "ci95": [round(v.low, 6), round(v.high, 6)]}
+            for k, v in after(rows).items()}  # fmt: skip
+    document = {"figures": told, "rows_sha256": report.file_sha256(report.RESULTS / "L2a.rows.csv")}
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8", newline="\n")
+    return told
 
 
 def count(rows: pd.DataFrame) -> dict[str, int]:
@@ -339,6 +368,7 @@ def main(argv: list[str] | None = None) -> None:
     what.add_argument("--train", action="store_true", help="all cells; no look at test")
     what.add_argument("--dev", action="store_true", help="figures on dev of the cells that are there")
     what.add_argument("--draw", type=int, choices=ALL, help="one draw again, beside the record")
+    what.add_argument("--after", action="store_true", help="contrasts with the negative control, of the recorded rows")
     parser.add_argument("--work", type=Path, default=WORK, help="where cells are kept")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
@@ -349,6 +379,8 @@ def main(argv: list[str] | None = None) -> None:
         train_all(args.work)
     elif args.dev:
         print(on_dev(args.work))
+    elif args.after:
+        print(json.dumps(record_after(), indent=1))
     elif args.draw is not None:
         print(again(args.draw, args.work))
     else:

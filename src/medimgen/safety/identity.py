@@ -110,7 +110,7 @@ def _folder(source, target, jobs, how) -> list[tuple]:
     tasks = [(name, f"{_mac(how[0], 'file', name).hex()[:16]}.dcm") for name in names]
     todo = [(name, new) for name, new in tasks if not (target / new).exists()]
     said = Parallel(jobs, return_as="generator")(delayed(_try)(source / a, target / b, *how) for a, b in todo)
-    said = dict(zip(todo, tqdm(said, total=len(todo), desc="de-identified", unit="file"), strict=True))
+    said = dict(zip(todo, tqdm(said, total=len(todo), desc="de-identified", unit="file", leave=False), strict=True))
     return [(*task, *said.get(task, ("there already", ""))) for task in tasks]
 
 

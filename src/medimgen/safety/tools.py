@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 RULE = "tools-connectivity"
 TOOLS = Path(__file__).with_suffix(".yml")
+SECRET = (b"cookie:", b"authorization:")  # a browser sends JupyterLab's to every port of this machine: not to be shown
 
 
 @cache
@@ -145,7 +146,7 @@ def _listen(server: socket.socket, datagrams: socket.socket, heard: list[bytes],
                 continue
             with suppress(OSError):  # hung up in the middle
                 if said := one.recv(4096):
-                    heard.append(said)
+                    heard.append(b"\r\n".join(x for x in said.split(b"\r\n") if not x.lower().startswith(SECRET)))
                     None if one is datagrams else one.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
                     continue
             if one in callers:
