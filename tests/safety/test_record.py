@@ -145,7 +145,7 @@ def test_methods_says_what_the_log_says(folder):
     text = record.methods("to teach")
     cores = record.cores()
     for part in ("4 synthetic images", "seeds 5 to 40", "2 prompts", SHA, "4 steps", '"chest x-ray, viral pneumonia"',
-                 "SmolLM2-135M (1 calls)", "3 calls, 0 of them failed", "took 3600 s", f"{15 * cores:.2g} Wh",
+                 "SmolLM2-135M (1 call)", "3 calls, 0 of them failed", "took 3600 s", f"{15 * cores:.2g} Wh",
                  f"({5 * cores:.2g} to {30 * cores:.2g} Wh", f"{15 * cores * 3.142:.2g} ml",
                  "used to teach"):  # fmt: skip
         assert part in text, part

@@ -145,7 +145,7 @@ def _facts(records: list[Record]) -> dict[str, Any]:
         "version": ", ".join(sorted({r.code_version for r in records})),
         "python": ", ".join(sorted({r.python for r in records})),
         "software": ", ".join(f"{name} {value}" for name, value in sorted(versions.items())),
-        "others": ", ".join(f"{name} ({(k := others.count(name))} call{'s' * (k > 1)})" for name in sorted(set(others))),
+        "others": ", ".join(f"{n} ({(k := others.count(n))} call{'s' * (k > 1)})" for n in sorted(set(others))),
         "failed": sum(r.outcome != "ok" for r in records), "seconds": sum(r.seconds for r in records),
         "days": " to ".join(sorted({records[0].started[:10], records[-1].started[:10]})),
         "wh": [sum(r.facts["energy_wh"][k] for r in records) for k in range(3)],
