@@ -8,10 +8,11 @@ import re
 import runpy
 
 import pytest
+import rebalance
 import record_answers
 import yaml
 
-from medimgen import balance, prompts, report
+from medimgen import balance, claims, prompts, report
 from medimgen.balance import analyse, plan
 from medimgen.check import LETTERS, check, load
 from medimgen.data import manifest, radiographs
@@ -259,13 +260,48 @@ def test_calls_that_the_page_only_shows_fit_the_functions():
         inspect.signature(getattr(balance, call.func.id)).bind(*call.args, **named)
 
 
-@pytest.mark.parametrize("claim", ["L2a", "L2b"])
-def test_the_place_for_the_experiment_says_whether_it_ran(claim):
-    """Fails when a result is recorded and the page still says that there is none."""
-    run = (report.RESULTS / f"{claim}.json").is_file()
-    section = PAGE.read_text(encoding="utf-8").split("### What we found")[1].split("\n## ")[0]
-    assert f"**{claim}.**" in section
-    assert ("no recorded run of them exists" in " ".join(section.split())) is not run
+FOUND = PAGE.read_text(encoding="utf-8").split("### What we found")[1].split("\n## ")[0]
+
+
+def quoted(value: dict, sign: int = 1) -> str:
+    """How the page tells a figure: "0.056 (0.028 to 0.084)"."""
+    middle, low, high = (f"{sign * x:.3f}".replace("-0.000", "0.000") for x in (value["estimate"], *value["ci95"][::sign]))
+    return f"{middle} ({low} to {high})"
+
+
+def test_page_quotes_claim_l2a_as_recorded():
+    text, found = " ".join(FOUND.split()), claims.result("L2a")
+    more, after = found["exploratory"], json.loads((report.RESULTS / "L2a_after.json").read_text("utf-8"))["figures"]
+    assert found["verdict"] == "holds" and "**holds** as it was stated" in text
+    assert f"{found['estimate']:.3f} higher ({found['ci95'][0]:.3f} to {found['ci95'][1]:.3f})" in text
+    assert f"{more['f1_filtered']['estimate']:.3f} against {more['f1_weights']['estimate']:.3f}" in text
+    assert f"It gains {more['gain_shuffled']['estimate']:.3f} as well" in text
+    told = [after[name] for name in ("content_f1", "auc_shuffled_minus_weights", "auc_donor_minus_weights")]
+    told += [after[name] for name in ("auc_filtered_minus_shuffled", "auc_donor_minus_filtered")]
+    told += [more[name] for name in ("tuned", "auc_viral", "filter", "adults_filtered")]
+    for value in told:
+        assert quoted(value) in text
+    assert f"by {quoted(more['rich_words'], -1)}" in text
+    assert f"{more['gain_four']['estimate']:.3f}, ten times as many {more['gain_ten']['estimate']:.3f}" in text
+    assert f"{100 * after['called_viral_weights']['estimate']:.0f} % of the test films viral" in text
+
+
+def test_figures_of_the_control_follow_from_the_recorded_rows():
+    recorded = json.loads((report.RESULTS / "L2a_after.json").read_text("utf-8"))
+    assert recorded["rows_sha256"] == report.file_sha256(report.RESULTS / "L2a.rows.csv")
+    again = rebalance.after(claims.read_rows("L2a"), draws=200)
+    for name, value in recorded["figures"].items():
+        assert abs(again[name].estimate - value["estimate"]) < 1e-5
+        assert abs(again[name].low - value["ci95"][0]) < 0.02
+
+
+def test_page_quotes_claim_l2b_as_recorded():
+    text, found = " ".join(FOUND.split()), claims.result("L2b")
+    more = found["exploratory"]
+    assert f"**{found['verdict']}**" in text or found["verdict"] in text
+    assert f"{found['estimate']:.3f} ({found['ci95'][0]:.3f} to {found['ci95'][1]:.3f})" in text
+    for name in ("gain_made_16", "gain_made_32", "gain_donor_8", "gain_shuffled_8"):
+        assert quoted(more[name]) in text
 
 
 def test_quiz_answers_every_option_and_gives_no_position_away():

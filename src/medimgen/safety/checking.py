@@ -33,6 +33,7 @@ SKIPPED = {".git", ".venv", "venv", "node_modules", "__pycache__", ".ipynb_check
 TEXTS, PROMPTS = {".txt", ".md", ".yml", ".yaml", ".json", ".html", ".log"}, {".txt", ".yml", ".yaml"}
 WEIGHTS = {".safetensors", ".gguf", ".onnx"}
 KNOWN = {".ini", ".cfg", ".toml", ".css", ".bib", ".svg", ".lock", ".jsonl", ""}
+CELL = 'style="text-align:left;vertical-align:top"'  # JupyterLab aligns to the right
 SERVICES = "openai|anthropic|cohere|mistralai|replicate|together|groq|litellm|gradio_client|boto3|huggingface_hub"
 SERVICES += "|google\\.gen(?:erativeai|ai)|azure\\.ai"
 WEB = "requests|httpx|aiohttp|urllib3?(?:\\.request)?|http\\.client|websockets?|socket|ftplib|smtplib|paramiko"
@@ -89,11 +90,11 @@ class Report:
 
     def _repr_html_(self) -> str:
         known, head = rules.load(), ("Severity", "Where", "What", "Next", "Rule", "What it means")
-        heads = "".join(f'<th scope="col">{h}</th>' for h in head)
+        heads = "".join(f'<th scope="col" {CELL}>{h}</th>' for h in head)
         cells = (
             (f.severity, f.where, f.what, f.next, known[f.rule].sentence, known[f.rule].failure) for f in self.findings
         )
-        body = "".join(f"<tr>{''.join(f'<td>{html.escape(c)}</td>' for c in row)}</tr>" for row in cells)
+        body = "".join(f"<tr>{''.join(f'<td {CELL}>{html.escape(c)}</td>' for c in row)}</tr>" for row in cells)
         table = f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody>"
         return f"<table><caption>{html.escape(self._told())}</caption>{table}</table>"
 
