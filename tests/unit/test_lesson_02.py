@@ -265,7 +265,9 @@ FOUND = PAGE.read_text(encoding="utf-8").split("### What we found")[1].split("\n
 
 def quoted(value: dict, sign: int = 1) -> str:
     """How the page tells a figure: "0.056 (0.028 to 0.084)"."""
-    middle, low, high = (f"{sign * x:.3f}".replace("-0.000", "0.000") for x in (value["estimate"], *value["ci95"][::sign]))
+    middle, low, high = (
+        f"{sign * x:.3f}".replace("-0.000", "0.000") for x in (value["estimate"], *value["ci95"][::sign])
+    )
     return f"{middle} ({low} to {high})"
 
 

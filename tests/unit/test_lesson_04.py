@@ -14,7 +14,7 @@ import record_answers
 import who_is_missing
 import yaml
 
-from medimgen import prompts, report
+from medimgen import claims, prompts, report
 from medimgen.check import LETTERS, check, load
 from medimgen.data import manifest, tables
 from medimgen.generate import FOLDER, weights_sha256
@@ -385,3 +385,12 @@ def test_challenge_examples_do_what_the_solution_says():
 
 
 STORY = "84-year-old, collapsed at the town's anniversary, tension pneumothorax, three ribs."
+
+
+def test_page_quotes_claim_l4_as_recorded():
+    text, found = TEXT, claims.result("L4")
+    share = {name: value["estimate"] for name, value in found["exploratory"].items()}
+    assert found["verdict"] == "holds" and share["survive_course"] == 0
+    for name, told in {"dicom_anonymizer": "dicom-anonymizer", "dicognito": "dicognito", "deid": "deid"}.items():
+        assert f"{100 * share[f'survive_{name}']:.0f} % ({told})" in text
+    assert f"{100 * share['top_dicom_anonymizer']:.0f} % are left" in text and share["top_dicom_anonymizer_2026c"] == 0
