@@ -7,8 +7,9 @@ import tiny_site
 from lab import find_browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
+    """Closed when its module ends: a process holds one Playwright at a time, and test_lab starts its own."""
     executable = find_browser()
     if executable is None:
         pytest.skip("no Chromium or Chrome found; install one to run the browser tests")

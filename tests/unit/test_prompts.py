@@ -156,9 +156,9 @@ def all_captions():
 
 
 def taught():
-    """Every prompt that a notebook or lesson gives to a generator; those of lesson 2 show what is refused, too."""
+    """Every prompt that a notebook or lesson gives to a generator; lessons 2 and 4 show what is refused, too."""
     files = [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "lessons").glob("*.md")]
-    files = [path for path in files if not path.name.startswith("02-")]
+    files = [path for path in files if not path.name.startswith(("02-", "04-"))]
     text = "".join(path.read_text(encoding="utf-8") for path in files).replace('\\"', '"')
     return set(re.findall(r'generator\("([^"]+)"', text)) | set(re.findall(r'"(chest x-ray[^"]*)"', text))
 
