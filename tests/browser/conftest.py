@@ -3,8 +3,7 @@
 import browser_generator
 import export_onnx
 import pytest
-import tiny_site
-from lab import find_browser
+from lab import browser, find_browser
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +12,7 @@ def chromium():
     executable = find_browser()
     if executable is None:
         pytest.skip("no Chromium or Chrome found; install one to run the browser tests")
-    with tiny_site.browser(executable) as started:
+    with browser(executable) as started:
         yield started
 
 

@@ -103,13 +103,20 @@ def running_lab(root: Path, scratch: Path) -> Iterator[str]:
 
 
 @contextmanager
-def open_page(executable: str) -> Iterator:
-    """A Playwright page of a headless browser that talks to this machine only."""
+def browser(executable: str) -> Iterator:
+    """A headless browser that talks to this machine only."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS, headless=True)
+        started = playwright.chromium.launch(executable_path=executable, args=FLAGS, headless=True)
         try:
-            yield browser.new_page(viewport={"width": 1280, "height": 1000})
+            yield started
         finally:
-            browser.close()
+            started.close()
+
+
+@contextmanager
+def open_page(executable: str) -> Iterator:
+    """A Playwright page of such a browser."""
+    with browser(executable) as started:
+        yield started.new_page(viewport={"width": 1280, "height": 1000})

@@ -11,7 +11,6 @@ from pathlib import Path
 import browser_generator
 import build_book
 import yaml
-from lab import FLAGS
 
 STUBS = {  # what the page links to
     "index": "# Course",
@@ -55,16 +54,3 @@ def served(folder: Path) -> Iterator[str]:
         threading.Thread(target=web.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{web.server_port}"
         web.shutdown()
-
-
-@contextmanager
-def browser(executable: str) -> Iterator:
-    """A headless browser that talks to this machine only."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=executable, args=FLAGS, headless=True)
-        try:
-            yield started
-        finally:
-            started.close()
