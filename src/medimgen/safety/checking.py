@@ -89,14 +89,19 @@ class Report:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        known, head = rules.load(), ("Severity", "Where", "What", "Next", "Rule", "What it means")
+        known, head = rules.load(), ("Severity", "Where", "What", "Next", "Rule")
         heads = "".join(f'<th scope="col" {CELL}>{h}</th>' for h in head)
-        cells = (
-            (f.severity, f.where, f.what, f.next, known[f.rule].sentence, known[f.rule].failure) for f in self.findings
-        )
+        cells = ((f.severity, f.where, f.what, f.next, f.rule) for f in self.findings)
         body = "".join(f"<tr>{''.join(f'<td {CELL}>{html.escape(c)}</td>' for c in row)}</tr>" for row in cells)
         table = f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody>"
-        return f"<table><caption>{html.escape(self._told())}</caption>{table}</table>"
+        told = "".join(
+            f"<dt>{r.id}: {html.escape(r.sentence)}</dt><dd>{html.escape(r.failure)}</dd>"
+            for r in known.values()
+            if r.id in {f.rule for f in self.findings}
+        )
+        return f"<table><caption>{html.escape(self._told())}</caption>{table}</table>" + (
+            f"<dl>{told}</dl>" if told else ""
+        )
 
     def html(self) -> str:
         """A page that needs no other file."""
