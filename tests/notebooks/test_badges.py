@@ -19,9 +19,11 @@ FACTS = {"seconds": 10, "peak_mb": 500, "tiers": ["pocket", "full"], "offline": 
 @pytest.mark.serial
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_badge_and_budget(path, tier):
-    cost = bench.measure(path, [tier])
     facts = nbformat.read(path, as_version=4).metadata["medimgen"]
-    assert bench.complaints(cost, facts, bench.budget_of(path)) == []
+    found = bench.complaints(bench.measure(path, [tier]), facts, bench.budget_of(path))
+    if found:  # a neighbour on the same machine only ever adds time: what is too slow stays so
+        found = bench.complaints(bench.measure(path, [tier]), facts, bench.budget_of(path))
+    assert found == []
 
 
 @pytest.mark.serial
@@ -53,6 +55,16 @@ def test_time_and_memory_are_seen(tmp_path):
     busy = bench.run_alone(nbformat.v4.new_notebook(cells=[make(c) for c in cells]), tmp_path, "pocket")
     assert 280 < busy.peak_mb - idle.peak_mb < 360
     assert busy.seconds - idle.seconds > 0.9
+
+
+def test_a_slow_machine_is_told_from_a_slow_notebook(tmp_path, monkeypatch):
+    """Half the pace in notebook and yardstick alike changes no badge; a notebook slower than the yardstick does."""
+    notebook = tmp_path / "a.ipynb"
+    notebook.write_text(write(good()), encoding="utf-8")
+    for pace, asked in [(1, 30), (2, 30), (1, 60)]:
+        monkeypatch.setattr(bench, "yardstick", lambda: bench.YARDSTICK_SECONDS * pace)
+        monkeypatch.setattr(bench, "run_alone", lambda *_: Cost(asked * pace, 400))
+        assert bench.measure(notebook, ["pocket"]) == Cost(asked, 400, asked * pace)
 
 
 @pytest.mark.parametrize(
