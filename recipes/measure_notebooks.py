@@ -8,7 +8,8 @@ compared: more than half as much again as the badge, and one second, is a failur
 
 One machine's minute is not another's, and a shared one's not even its own of an hour ago (the same notebook, the
 same day: 29 to 63 s). So a yardstick, the same work each time in a fresh Python, is timed before and after, and the
-seconds are those of a machine on which it takes `YARDSTICK_SECONDS`: a laptop of two cores. The raw seconds are printed too.
+seconds are those of a machine on which it takes `YARDSTICK_SECONDS`: a laptop of two cores. The clock's own seconds
+are printed too.
 """
 
 import argparse
@@ -46,7 +47,7 @@ print(sum(i % 7 for i in range(3_000_000)), [numpy.ones(25_000_000).sum() for _ 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run took: wall seconds at the yardstick's pace, peak memory in 10^6 bytes, and the clock's own seconds."""
+    """What one run took: seconds at the yardstick's pace, peak memory in 10^6 bytes, and the clock's own seconds."""
 
     seconds: float
     peak_mb: float

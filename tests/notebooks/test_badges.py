@@ -1,6 +1,7 @@
 """The badge of each notebook is true, and every notebook is within its budget. Runs alone (`-m serial`)."""
 
 import json
+from functools import partial
 
 import measure_notebooks as bench
 import nbformat
@@ -62,8 +63,8 @@ def test_a_slow_machine_is_told_from_a_slow_notebook(tmp_path, monkeypatch):
     notebook = tmp_path / "a.ipynb"
     notebook.write_text(write(good()), encoding="utf-8")
     for pace, asked in [(1, 30), (2, 30), (1, 60)]:
-        monkeypatch.setattr(bench, "yardstick", lambda: bench.YARDSTICK_SECONDS * pace)
-        monkeypatch.setattr(bench, "run_alone", lambda *_: Cost(asked * pace, 400))
+        monkeypatch.setattr(bench, "yardstick", partial(float, bench.YARDSTICK_SECONDS * pace))
+        monkeypatch.setattr(bench, "run_alone", partial(lambda cost, *_: cost, Cost(asked * pace, 400)))
         assert bench.measure(notebook, ["pocket"]) == Cost(asked, 400, asked * pace)
 
 
