@@ -1,6 +1,7 @@
 """What would 224 pixels cost, and how far does a short training get? An estimate, not a claim.
 
     python recipes/larger.py                  # some 50 minutes of one core; stop it and start it again
+    python recipes/larger.py --sheet          # afterwards: fig/01-larger.png, both sizes side by side
     python recipes/larger.py --steps 2 --each 8 --work runs/try           # a smoke run; not recorded
 
 The films are stored at 224 x 224, where the autoencoder's latents are 28 x 28 instead of 16 x 16. Autoencoder and
@@ -30,6 +31,8 @@ from generator import autoencoder as stage
 from generator import claim, common, diffusion
 from generator.features import CLASSES
 from generator.judge import Judge, Ruler
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from skimage.transform import resize_local_mean
 from train_generator import STEPS as FULL
 from train_generator import Recipe
@@ -37,10 +40,11 @@ from train_generator import Recipe
 from medimgen import report
 from medimgen.data import radiographs
 from medimgen.metrics import Interval
-from medimgen.paths import cache_dir
+from medimgen.paths import ROOT, cache_dir
 
 SIDES, STEPS, BATCH, PEAK, WALK, EACH, SEED = (16, 28), 500, 24, 2e-4, 24, 128, 800_000
 WORK, RESULT = cache_dir() / "training" / "larger", report.RESULTS / "larger.json"
+SHEET = ROOT / "fig" / "01-larger.png"
 
 
 def reduced(images: np.ndarray) -> np.ndarray:
@@ -128,12 +132,31 @@ def measure(work: Path, steps: int, each: int) -> dict:
     return found | {"peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)}
 
 
+def sheet(work: Path, steps: int, each: int, file: Path, a_class: int = 5) -> None:
+    """Both teachers' first images of every class, at the size they were drawn, marked as synthetic."""
+    rows, pad = [], 4
+    for name, side in ((f"teacher-128-{each}", 128), (f"teacher-224-{each}-{steps}", 224)):
+        images = np.load(work / f"{name}.npy").reshape(len(CLASSES), each, side, side)[:, :a_class]
+        # each film in the middle of a 224-pixel square: what a pixel is stays to be seen
+        rows.append(np.pad(images, ((0, 0), (0, 0), *[((224 - side) // 2 + pad,) * 2] * 2), constant_values=255))
+    tiles = np.stack(rows, 1).reshape(2 * len(CLASSES), a_class, *rows[0].shape[2:])
+    picture = np.concatenate([np.concatenate(list(row), 1) for row in tiles])
+    about = PngInfo()
+    about.add_text("Synthetic", "true")
+    about.add_text("Warning", "Synthetic images, not for diagnosis")
+    about.add_text("Made-By", f"recipes/larger.py --sheet, seeds from {SEED}, {steps} steps at 224 pixels")
+    Image.fromarray(picture).save(file, pnginfo=about, optimize=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--each", type=int, default=EACH, help="images a class")
     parser.add_argument("--work", type=Path, default=WORK, help="checkpoints and images")
+    parser.add_argument("--sheet", action="store_true", help=f"only write {SHEET.name}, from the images that are there")
     args = parser.parse_args()
+    if args.sheet:
+        return sheet(args.work, args.steps, args.each, SHEET)
     torch.set_num_threads(1)
     with report.run("larger", seed=SEED, parameters={"steps": args.steps, "each": args.each}, tier="full") as run:
         found = measure(args.work, args.steps, args.each)

@@ -19,11 +19,12 @@ FACTS = {"seconds": 10, "peak_mb": 500, "tiers": ["pocket", "full"], "offline": 
 
 @pytest.mark.serial
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_badge_and_budget(path, tier):
-    facts = nbformat.read(path, as_version=4).metadata["medimgen"]
-    found = bench.complaints(bench.measure(path, [tier]), facts, bench.budget_of(path))
+def test_badge_and_budget(path):
+    """In the fullest tier of this machine, which has more to load; test_nbval.py runs every tier."""
+    facts, tier = nbformat.read(path, as_version=4).metadata["medimgen"], bench.tiers_here()[-1:]
+    found = bench.complaints(bench.measure(path, tier), facts, bench.budget_of(path))
     if found:  # a neighbour on the same machine only ever adds time: what is too slow stays so
-        found = bench.complaints(bench.measure(path, [tier]), facts, bench.budget_of(path))
+        found = bench.complaints(bench.measure(path, tier), facts, bench.budget_of(path))
     assert found == []
 
 
