@@ -1,9 +1,10 @@
-# make lab · book · serve · test · test-full · models · onnx · claims · bench · badges · clean. Each sets up what it needs.
+# make lab · book · serve · slides · test · test-full · models · onnx · claims · bench · badges · clean. Each sets up what it needs.
 # Windows and macOS without make: see the conda route in README.md.
 
 PYTHON  ?= python3
 PORT    ?= 8888
 BROWSER ?= yes
+EDITION ?= solution
 
 ifeq ($(OS),Windows_NT)
   BIN := .venv/Scripts
@@ -22,12 +23,13 @@ ifdef MEDIMGEN_MIRROR
   export MEDIMGEN_MIRROR := $(abspath $(MEDIMGEN_MIRROR))
 endif
 
-.PHONY: help lab book serve test test-full models onnx claims bench badges clean core dev pocket
+.PHONY: help lab book serve slides test test-full models onnx claims bench badges clean core dev pocket
 
 help:
 	@echo "make lab        open the course in JupyterLab        (PORT=8890 BROWSER=no)"
-	@echo "make book       render the course site into _build/html"
+	@echo "make book       render the course site into _build/html  (EDITION=student, EDITION=instructor)"
 	@echo "make serve      show the rendered site                (PORT=8890)"
+	@echo "make slides     slides of the core notebooks into _build/slides"
 	@echo "make test       run every test, network blocked"
 	@echo "make test-full  the same and the slow ones"
 	@echo "make models     train the course's models again (hours; needs the full data tier)"
@@ -51,17 +53,21 @@ lab: pocket
 	  $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.extension_manager=readonly notebooks/00-meet-the-films.ipynb
 
 book: dev pocket
-	$(ALONE) $(PY) recipes/build_book.py
+	$(ALONE) $(PY) recipes/build_book.py --edition $(EDITION)
 
 serve: dev
 	@test -f _build/html/index.html || $(MAKE) book
 	@echo "The site is at http://127.0.0.1:$(PORT)  (stop with Ctrl+C)"
 	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
+slides: dev pocket
+	$(ALONE) $(PY) recipes/make_slides.py
+
 PYTEST := $(PY) recipes/offline.py $(PY) -m pytest
 
 test: dev pocket
 	@$(PY) recipes/browser_generator.py
+	@$(BIN)/medimgen fetch axe-core
 	$(SHARED) $(PYTEST) -n 2 --dist loadfile -m "not slow and not serial"
 	$(ALONE) $(PYTEST) -m "serial and not slow"
 

@@ -2,7 +2,8 @@
 
 Jupyter Book 1.x ends with exit code 0 when a notebook crashes, and reuses old pages. So the old build is
 removed, every warning is an error, every notebook runs, and afterwards each page of the table of contents
-must be there. Then the files of the page that generates (recipes/browser_generator.py) are put beside the pages.
+must be there. Then the files of the page that generates (recipes/browser_generator.py) are put beside the pages,
+and each term of the glossary gets its definition wherever it is linked (recipes/glossary_hover.py).
 """
 
 import argparse
@@ -14,6 +15,8 @@ import time
 from pathlib import Path
 
 import browser_generator
+import editions
+import glossary_hover
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,8 +39,8 @@ def missing(html: Path, names: list[str]) -> list[str]:
     return [name for name, file in files.items() if not file.is_file() or not file.stat().st_size]
 
 
-def build(output: Path = ROOT, source: Path = ROOT) -> Path:
-    """Build `source` into `output`/_build and return the folder that holds the pages.
+def build(output: Path = ROOT, source: Path = ROOT, edition: str = "solution") -> Path:
+    """Build an edition of `source` into `output`/_build and return the folder that holds the pages.
 
     Raises
     ------
@@ -49,6 +52,7 @@ def build(output: Path = ROOT, source: Path = ROOT) -> Path:
     if draws := browser_generator.PAGE in names:
         browser_generator.main()
     shutil.rmtree(output / "_build", ignore_errors=True)
+    source = editions.prepare(source, output / "_build" / "sources", edition)
     scripts = Path(sys.executable).parent
     quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "TQDM_DISABLE": "1", "PYTHONIOENCODING": "utf-8"}
     start = "from jupyter_book.cli.main import main; main()"
@@ -64,6 +68,7 @@ def build(output: Path = ROOT, source: Path = ROOT) -> Path:
         raise RuntimeError(f"built, but these pages are missing: {', '.join(lost)}")
     if draws:
         browser_generator.install(html)
+    glossary_hover.install(html)
     return html
 
 
@@ -71,10 +76,11 @@ def main() -> int:
     """Build and say where the site is."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT, help="folder that gets _build/ (default: the checkout)")
+    parser.add_argument("--edition", choices=editions.EDITIONS, default="solution", help="recipes/editions.py")
     args = parser.parse_args()
     start = time.perf_counter()
     try:
-        html = build(args.output.resolve())
+        html = build(args.output.resolve(), edition=args.edition)
     except RuntimeError as error:
         print(f"build_book: {error}", file=sys.stderr)
         return 1

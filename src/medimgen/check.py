@@ -269,4 +269,5 @@ def _question(item: dict, number: int) -> str:
         for o in item["options"]
     )
     legend = f"<legend><strong>{number}.</strong> {_inline(item['question'])}</legend>"
-    return f'<fieldset>{legend}<ol style="list-style-type: lower-alpha">{options}</ol></fieldset>'
+    answers = f'<ol style="list-style-type: lower-alpha">{options}</ol>'
+    return f'<fieldset data-item="{item["id"]}">{legend}{answers}</fieldset>'

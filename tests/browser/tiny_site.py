@@ -26,7 +26,7 @@ def build(folder: Path) -> Path:
     config["html"].pop("favicon")
     options = config["sphinx"]["config"]
     options["extensions"].remove("sphinxcontrib.bibtex")
-    for key in ("bibtex_bibfiles", "bibtex_reference_style"):
+    for key in ("bibtex_bibfiles", "bibtex_reference_style", "html_additional_pages"):
         options.pop(key)
     options["html_theme_options"].pop("logo")
     lessons = folder / "lessons"

@@ -26,7 +26,7 @@ def book(tmp_path):
         for key in ("html_static_path", "html_css_files", "bibtex_bibfiles"):
             options[key] = []
         options["extensions"].remove("sphinxcontrib.bibtex")
-        for key in ("bibtex_bibfiles", "bibtex_reference_style"):
+        for key in ("bibtex_bibfiles", "bibtex_reference_style", "html_additional_pages", "html_js_files"):
             options.pop(key)
         options["html_theme_options"].pop("logo")
         (tmp_path / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
