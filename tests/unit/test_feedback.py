@@ -8,6 +8,7 @@ import test_generate
 
 from medimgen import feedback, finetune, generate, lora
 from medimgen.errors import CourseError
+from medimgen.paths import ROOT
 
 folder = test_generate.folder
 PROMPTS = ("normal", "pneumonia")
@@ -342,3 +343,14 @@ def test_the_smoke_run_or_another_model_cannot_be_recorded(recipe, monkeypatch, 
         with pytest.raises(SystemExit):
             recipe.main()
         assert "only the full run" in capsys.readouterr().err
+
+
+def test_notebook_01b_says_what_the_record_says():
+    record = json.loads((ROOT / "recipes" / "results" / "feedback.json").read_text(encoding="utf-8"))
+    rows = {r["id"].removeprefix("feedback_"): r for r in record["sections"]["control"]}
+    cells = json.loads((ROOT / "notebooks" / "01b-control.ipynb").read_text(encoding="utf-8"))["cells"]
+    text = next("".join(c["source"]) for c in cells if c["id"] == "taste-read")
+    far = [round(rows[f"{arm}_ruler_normal"]["estimate"]) for arm in "ac"]
+    assert "rose from {} to {}".format(*far) in text
+    assert rows["excess_viral"]["high"] < 0, "the other judge gains no less than the proxy"
+    assert rows["c_coverage"]["estimate"] < rows["a_coverage"]["estimate"] <= rows["b_coverage"]["estimate"]
