@@ -10,8 +10,8 @@ cost      seconds an image (four steps and decoding) and a training step, on bot
 code      what the shipped autoencoder keeps of dev films at 224 pixels, untrained there, beside what it keeps at 128.
 quality   the many-step teacher goes on from its weights for 128 pixels on latents of donor films at 224, for `STEPS`
           steps. Its images, in 24 steps and reduced to 128, stand on the ruler of quality.py beside the teacher's
-          at 128, in as many steps. Neither teacher had the texture stage, which made the shipped model's
-          38 points 4, so both are far; the question is how much farther the larger one is.
+          at 128, in as many steps. Both are drawn by the shipped decoder, which learnt grain at 128 pixels; neither
+          UNet had the texture stage. The larger teacher has had `STEPS` steps more than the other.
 Full data tier, and the work folder of train_generator.py. Not a medical device.
 """
 

@@ -1,8 +1,9 @@
-"""A browser for the tests of the page that generates, and what Python makes of the same generator."""
+"""A browser, the site as it is served, and what Python makes of the same generator."""
 
 import browser_generator
 import export_onnx
 import pytest
+import tiny_site
 from lab import browser, find_browser
 
 
@@ -14,6 +15,13 @@ def chromium():
         pytest.skip("no Chromium or Chrome found; install one to run the browser tests")
     with browser(executable) as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    """Where the whole site is served."""
+    with tiny_site.served(site) as base:
+        yield base
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import runpy
 
 import build_book
 import pytest
-import tiny_site
 
 from medimgen.data.fetch import fetch, is_reachable
 from medimgen.paths import ROOT
@@ -41,12 +40,6 @@ def axe():
     if not is_reachable("axe-core"):
         pytest.skip("axe-core is not here: run `medimgen fetch axe-core` with a network")
     return (fetch("axe-core") / "axe.min.js").read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def address(site):
-    with tiny_site.served(site) as base:
-        yield base
 
 
 @pytest.fixture

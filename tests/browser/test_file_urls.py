@@ -21,12 +21,6 @@ FORBIDDEN = re.compile(r"CORS policy|net::ERR_FAILED")  # what a browser says of
 STYLED = "getComputedStyle(document.documentElement).getPropertyValue('--course-serif') !== ''"
 
 
-@pytest.fixture(scope="module")
-def address(site):
-    with tiny_site.served(site) as base:
-        yield base
-
-
 @pytest.fixture
 def page(chromium):
     """A page, the addresses it asks for (`page.asked`) and what it complains of (`page.said`)."""

@@ -36,9 +36,15 @@ def misshapen(url: str) -> str:
     return ""
 
 
+def is_download(tag) -> bool:
+    """Whether a link leads nowhere and saves a table that the page carries with it."""
+    return tag.has_attr("download") and tag["href"].startswith("data:text/csv;")
+
+
 def outside(page: Path) -> list[str]:
     """Misshapen links of a page to other sites."""
-    urls = [tag["href"] for tag in TREE(page).find_all("a", href=re.compile(r"^\s*([a-z][a-z0-9+.-]*:|//)"))]
+    tags = TREE(page).find_all("a", href=re.compile(r"^\s*([a-z][a-z0-9+.-]*:|//)"))
+    urls = [tag["href"] for tag in tags if not is_download(tag)]
     return [f"{page.name}: {url} ({why})" for url in urls if (why := misshapen(url))]
 
 
@@ -103,12 +109,20 @@ def test_links_to_other_sites_are_well_formed(html):
         "https://a.org/x.",
         "mailto:nobody",
         "//a.org/x",
+        "data:text/csv;base64,YQ==",
+        "data:text/html,<p>' download='a.html",
     ],
 )
 def test_a_misshapen_link_turns_red(tmp_path, url):
     page = tmp_path / "a.html"
     page.write_text(f"<a href='{url}'>a</a><a href='https://doi.org/10.1/x(y)'>b</a>", encoding="utf-8")
     assert len(outside(page)) == 1
+
+
+def test_a_table_to_save_is_no_link_elsewhere(tmp_path):
+    page = tmp_path / "a.html"
+    page.write_text("<a download='a.csv' href='data:text/csv;base64,YQ=='>a</a>", encoding="utf-8")
+    assert outside(page) == []
 
 
 def test_every_figure_is_there_and_has_a_caption(html):
