@@ -1,8 +1,25 @@
-"""What the generator's recipe has to hold to before anything is trained with it."""
+"""What recipes hold to: the list of them is whole, and the generator's is sound before anything is trained with it."""
+
+import re
 
 import pytest
 
+from medimgen import claims
 from medimgen.data import radiographs
+from medimgen.paths import ROOT
+
+LIST = ROOT / "recipes" / "README.md"
+
+
+def test_the_list_names_every_recipe_and_no_other():
+    named = set(re.findall(r"`([a-z_0-9]+\.py)`", LIST.read_text(encoding="utf-8")))
+    assert named == {file.name for file in LIST.parent.glob("*.py")}
+
+
+def test_the_list_says_which_recipe_runs_which_claim():
+    pairs = re.findall(r"\| ([LR]\d[^|]*) \| `([a-z_]+\.py)`", LIST.read_text(encoding="utf-8"))
+    told = {one: f"recipes/{file}" for ids, file in pairs for one in ids.strip().split(", ")}
+    assert told == {id: claim["recipe"] for id, claim in claims.load().items()}
 
 
 @pytest.fixture(scope="module")
