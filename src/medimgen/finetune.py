@@ -97,7 +97,7 @@ def finetune(
     Raises CourseError for an empty folder, too few or too many films, films that are in colour, NaN or broken, or of a
     data set that nothing may be made from, a folder that cannot be written, and an output folder of another run.
     """
-    from medimgen.safety.record import note
+    from medimgen.calls import note
 
     lora = _lora()
     output = None if output is None else _writable(output)

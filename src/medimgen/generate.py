@@ -253,7 +253,7 @@ class Generator:
         }
 
     def _record(self, settings: dict[str, Any], seconds: float, more: dict[str, Any] | None = None) -> dict[str, Any]:
-        from medimgen.safety.record import note
+        from medimgen.calls import note
 
         prompts = [settings["prompt"]] if isinstance(settings["prompt"], str) else dict.fromkeys(settings["prompt"])
         made = {

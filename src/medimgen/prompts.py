@@ -136,7 +136,7 @@ def check(prompt: str, vocabulary: Iterable[str] | None = None) -> list[Remark]:
     if not isinstance(prompt, str):
         raise CourseError(f"the prompt is {type(prompt).__name__}, not text", next="write words in quotation marks")
     remarks = []
-    for kind, letter, span in _identifiers(prompt):
+    for kind, letter, span in identifiers(prompt):
         outline = re.sub(r"\w", "•", prompt[slice(*span)])
         remarks.append(Remark("identifier", outline, *_refusal(kind, letter, outline)))
         prompt = prompt[: span[0]] + " " * (span[1] - span[0]) + prompt[span[1] :]
@@ -176,7 +176,7 @@ def _ambiguous(word: str, sense: dict[str, str]) -> Remark:
     return Remark("ambiguous", word, message, f"write out what you mean: {sense['radiology']}")
 
 
-def _identifiers(prompt: str) -> list[tuple[str, str, tuple[int, int]]]:
+def identifiers(prompt: str) -> list[tuple[str, str, tuple[int, int]]]:
     """(what it looks like, letter, (start, end)) of every stretch that has the form of an identifier, none twice."""
     found, ours = [], {_key(word) for word in shipped_words()}
     for kind, letter, pattern in patterns():
@@ -200,7 +200,7 @@ def refuse_identifiers(prompt: str) -> None:
     The message names the kind, the rule and the next action, and shows the find in outline only. See the module's
     docstring for what it cannot see.
     """
-    for kind, letter, span in _identifiers(prompt):
+    for kind, letter, span in identifiers(prompt):
         what, advice = _refusal(kind, letter, re.sub(r"\w", "•", prompt[slice(*span)]))
         raise CourseError(what, next=advice)
 

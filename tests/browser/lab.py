@@ -80,11 +80,15 @@ def wait_until_up(address: str, process: subprocess.Popen, log: Path, seconds: i
 
 
 @contextmanager
-def running_lab(root: Path, scratch: Path) -> Iterator[str]:
-    """Address of a JupyterLab that serves the folder `root`; stopped, with its kernels, at the end."""
+def running_lab(root: Path, scratch: Path) -> Iterator[tuple[str, int]]:
+    """Address and process id of a JupyterLab that serves the folder `root`; stopped, with its kernels, at the end.
+
+    As on Binder it knows the pocket tier and no mirror; tests/notebooks runs every notebook in the full tier as well.
+    """
     port = free_port()
     address, log = f"http://127.0.0.1:{port}", scratch / "lab.log"
-    environment = {**os.environ, **write_settings(scratch)}
+    environment = {**os.environ, **write_settings(scratch), "MEDIMGEN_TIER": "pocket"}
+    environment.pop("MEDIMGEN_MIRROR", None)
     command = [sys.executable, "-m", "jupyterlab", *SERVER, f"--ServerApp.port={port}"]
     command += [f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={root}"]
     with log.open("w", encoding="utf-8") as file:
@@ -93,7 +97,7 @@ def running_lab(root: Path, scratch: Path) -> Iterator[str]:
         )
     try:
         wait_until_up(address, process, log)
-        yield address
+        yield address, process.pid
     finally:
         process.terminate()
         try:

@@ -138,3 +138,12 @@ def test_page_not_found_works_at_any_depth(page, site, tmp_path, lost, below):
         page.locator("#page-not-found a").first.click()
         assert page.url == f"{base}/{below}lessons/index.html"
         assert page.locator("h1:visible").inner_text().startswith("Generative AI")
+
+
+@pytest.mark.parametrize("lost", ["nowhere", "lessons/nowhere", "notebooks/research/"])
+def test_make_serve_answers_with_the_page_not_found(page, address, lost):
+    """Also for a folder, whose files a web host does not list either."""
+    assert page.goto(f"{address}/{lost}").status == 404
+    assert page.locator("h1:visible").inner_text().startswith("Page not found") and page.evaluate(STYLED)
+    page.locator("#page-not-found a").first.click()
+    assert page.url == f"{address}/lessons/index.html"

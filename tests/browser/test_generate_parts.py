@@ -96,7 +96,7 @@ def test_identifiers_are_found_as_in_python(page, facts):
     for part in (test_prompts.LATER, test_prompts.MISSED, test_prompts.LEGITIMATE):
         texts += test_prompts.listed(part)
     texts += [row["example"] for row in prompts._rows(prompts.IDENTIFIERS)] + ODD.split("|")
-    wanted = [(f[0][0], f[0][1]) if (f := prompts._identifiers(text)) else None for text in texts]
+    wanted = [(f[0][0], f[0][1]) if (f := prompts.identifiers(text)) else None for text in texts]
     known = [prompts._key(word) for word in prompts.shipped_words()]
     expression = "x[0].map(text => m.identifier(text, x[1], x[2]))"
     found = call(page, "prompt", expression, [texts, browser_generator.rules(), known])

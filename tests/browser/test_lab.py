@@ -5,16 +5,21 @@ import re
 import shutil
 import time
 from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
 
 import nbformat
 import pytest
 from lab import TOKEN, find_browser, open_page, running_lab
+from measure_notebooks import peak_of
 from playwright.sync_api import Error
 
 from medimgen.paths import ROOT
 
 pytestmark = pytest.mark.browser
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+BINDER_MB = 1900  # of the 2 GB that Binder gives
+ROLLUP = Path("/proc/self/smaps_rollup")
 KERNEL_READY = "#jp-main-statusbar :text('| Idle')"
 ALL_RAN_OR_ONE_FAILED = """() => {
     const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')];
@@ -22,6 +27,15 @@ ALL_RAN_OR_ONE_FAILED = """() => {
     const failed = document.querySelector(".jp-OutputArea-output[data-mime-type*='error']");
     return failed !== null || (texts.length > 0 && texts.every(t => /^\\[\\d+\\]:?$/.test(t)));
 }"""
+
+
+class Run(NamedTuple):
+    """What came of a notebook in JupyterLab; `peak_mb` is that of the server with its kernels, without the browser."""
+
+    complaints: list[str]
+    moved: bool
+    popups: list[str]
+    peak_mb: float
 
 
 @pytest.fixture(scope="module")
@@ -102,22 +116,33 @@ def slider_moves_picture(page, scratch):
 
 
 def drive(notebook_file, browser, scratch):
-    """(complaints about the run, whether the slider moves the picture, pop-ups) for one notebook."""
+    """Run one notebook in a JupyterLab of its own, move its slider, and look."""
     root = scratch / "root"
     root.mkdir()
     shutil.copy(notebook_file, root)
-    with running_lab(root, scratch) as address, open_page(browser) as page:
+    with running_lab(root, scratch) as (address, pid), peak_of(pid) as peak, open_page(browser) as page:
         run_all(page, address, notebook_file.name)
         page.screenshot(path=scratch / "run.png")
         moved = slider_moves_picture(page, scratch)
         page.screenshot(path=scratch / "slider.png")
         popups = page.locator(".jp-Dialog, .Toastify__toast").all_inner_texts()
-        return complaints(saved(page, root / notebook_file.name)), moved, popups
+        found = complaints(saved(page, root / notebook_file.name))
+    return Run(found, moved, popups, *peak)
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda n: n.stem)
-def test_a_notebook_runs_and_its_slider_moves(notebook, browser, tmp_path):
-    assert drive(notebook, browser, tmp_path) == ([], True, [])
+@pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda n: n.stem)
+def driven(request, browser, tmp_path_factory):
+    """What one core notebook did, run once for all tests below."""
+    return drive(request.param, browser, tmp_path_factory.mktemp("lab"))
+
+
+def test_a_notebook_runs_and_its_slider_moves(driven):
+    assert (driven.complaints, driven.moved, driven.popups) == ([], True, [])
+
+
+@pytest.mark.skipif(not ROLLUP.is_file(), reason=f"the memory of server and kernel was not measured: no {ROLLUP} here")
+def test_server_and_kernel_fit_into_binder(driven):
+    assert driven.peak_mb <= BINDER_MB
 
 
 CONSTRUCTED = """
@@ -136,14 +161,16 @@ ipywidgets.VBox([slider, picture])
 """
 
 
-@pytest.mark.parametrize("connected", [True, False])
-def test_a_slider_that_is_not_connected_is_noticed(connected, browser, tmp_path):
-    connect = "slider.observe(moved, 'value')" if connected else ""
-    cells = [CONSTRUCTED.replace("{connect}", connect), "print(1)" if connected else "1 / 0"]
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_an_error_a_dead_slider_and_too_much_memory_are_noticed(spoilt, browser, tmp_path):
+    connect = "" if spoilt else "slider.observe(moved, 'value')"
+    cells = [CONSTRUCTED.replace("{connect}", connect)]
+    cells += ["block = bytearray(b'x') * 2_500_000_000", "1 / 0"] if spoilt else ["print(1)"]
     cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
     file = tmp_path / "constructed.ipynb"
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     book = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     file.write_text(json.dumps(book), encoding="utf-8")
-    found, moved, popups = drive(file, browser, tmp_path)
-    assert (found, moved, popups) == ([] if connected else ["code cell 2: division by zero"], connected, [])
+    run = drive(file, browser, tmp_path)
+    assert run[:3] == (["code cell 3: division by zero"] if spoilt else [], not spoilt, [])
+    assert (run.peak_mb > BINDER_MB) == spoilt

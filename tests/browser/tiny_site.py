@@ -1,7 +1,5 @@
 """A book of the page that generates alone, its web server, and a browser that notes whom it asks."""
 
-import functools
-import http.server
 import shutil
 import threading
 from collections.abc import Iterator
@@ -10,6 +8,7 @@ from pathlib import Path
 
 import browser_generator
 import build_book
+import serve
 import yaml
 
 STUBS = {  # what the page links to
@@ -41,16 +40,10 @@ def build(folder: Path) -> Path:
     return build_book.build(folder, folder)
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *words):
-        pass
-
-
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """Address of a web server on this machine that shows a folder, the one that `make serve` starts."""
-    handler = functools.partial(Quiet, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+    with serve.server(folder) as web:
         threading.Thread(target=web.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{web.server_port}"
         web.shutdown()

@@ -189,6 +189,32 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
+def together(html):
+    """Words that Sphinx's search, which leaves the tags out, would take for one."""
+    bare = re.sub(r"<style.*?</style>", "", html, flags=re.DOTALL)
+    apart = re.findall(r"\w+", re.sub(r"<[^<]+?>", " ", bare))
+    return set(re.findall(r"\w+", re.sub(r"<[^<]+?>", "", bare))) - set(apart)
+
+
+@pytest.mark.parametrize("name", ["lead", "plot", "download", "cards"])
+def test_search_sees_the_words_one_by_one(name):
+    assert together(claims_page.parts()[name]) == set()
+    assert together("<dt>Limit</dt><dd>above</dd>") == {"Limitabove"}
+
+
+def test_search_leads_from_an_id_to_its_card(tmp_path):
+    index = {"docnames": ["a", "lessons/claims"], "indexentries": {"gan": [[0, "term-GAN", True]]}}
+    file = tmp_path / "searchindex.js"
+    file.write_text(f"Search.setIndex({json.dumps(index)})", encoding="utf-8")
+    claims_page.install(tmp_path)  # a book without the page stays as it is
+    assert json.loads(file.read_text(encoding="utf-8")[16:-1]) == index
+    (tmp_path / "lessons").mkdir()
+    (tmp_path / "lessons" / "claims.html").write_text("x", encoding="utf-8")
+    claims_page.install(tmp_path)
+    found = json.loads(file.read_text(encoding="utf-8")[16:-1])["indexentries"]
+    assert found["l1e"] == [[1, "L1e", True]] and len(found) == len(ROWS) + 1 and "gan" in found
+
+
 @pytest.mark.parametrize("name", ["lead", "plot", "download", "cards"])
 def test_pieces_are_whole_and_load_nothing(name):
     text = claims_page.parts()[name]

@@ -169,7 +169,7 @@ def taught():
 @pytest.mark.parametrize("kind", PLANTED)
 def test_planted_identifiers_are_refused_by_kind_and_rule(kind):
     for prompt in listed(PLANTED[kind]):
-        assert kind in {found for found, _, _ in prompts._identifiers(prompt)}, prompt
+        assert kind in {found for found, _, _ in prompts.identifiers(prompt)}, prompt
         with pytest.raises(CourseError, match=r"164\.514\(b\)\(2\)\(i\)\([A-R]\)(.|\n)*GDPR(.|\n)*Next: take it out"):
             prompts.refuse_identifiers(prompt)
 

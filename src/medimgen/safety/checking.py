@@ -231,7 +231,7 @@ def _words(where: str, text: str, letters: str = TELLING, severity: str = "look"
     """What looks like an identifier, in outline, one of a kind; and somebody's folder."""
     plain, found = re.sub(rf"\b[0-9a-f]{{12,}}\b|base64,[\w+/=]+|(?:https?|file)://\S+|{DOI.pattern}", " ", text), {}
     for line in plain.splitlines():
-        for kind, letter, (start, stop) in prompts._identifiers(line[:2000]):
+        for kind, letter, (start, stop) in prompts.identifiers(line[:2000]):
             if letter in letters and not (severity == "look" and line[start:stop].lower().startswith("name")):
                 found.setdefault(kind, re.sub(r"\w", "•", line[start:stop]))
     if found:
