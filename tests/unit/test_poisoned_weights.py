@@ -4,6 +4,7 @@ import builtins
 import re
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from medimgen import claims
 from medimgen.errors import CourseError
+from medimgen.paths import ROOT
 from medimgen.research import poisoned_weights as poison
 from medimgen.research import smollm
 from medimgen.research import weight_checks as checks
@@ -376,3 +378,31 @@ def test_the_real_model_is_above_chance_at_the_task_and_can_be_edited():
     with poison.applied(language, change.deltas()):
         assert poison.look(language, fact)["prompt"] == ("London",)
     assert poison.look(language, fact)["prompt"] == ("Copenhagen",)
+
+
+# --- what was recorded ------------------------------------------------------------------------------------------------
+
+
+def percent(figure):
+    """How the notebook tells a share: "83 %", "77 to 89 %"."""
+    (middle, low, high) = (f"{100 * x:.0f}" for x in (figure["estimate"], *figure["ci95"]))
+    return f"{middle} %", f"{low} to {high} %"
+
+
+def test_the_notebook_quotes_the_claims_as_recorded(recipe):
+    told = nbformat.read(ROOT / "notebooks" / "research" / "R02-weight-level-misinformation.ipynb", 4)
+    text = " ".join(" ".join(c.source for c in told.cells if c.cell_type == "markdown").split())
+    (silent, checked), rows = (claims.result(id) for id in ("R02a", "R02b")), claims.read_rows("R02a")
+    counted = rows[rows["known"] == 1]
+    assert f"Of the {len(rows)} facts {len(counted)} count" in text
+    assert "**{} of these edits were silent** ({})".format(*percent(silent)) in text
+    taken, kept = counted["taken"] >= recipe.LEAST_TAKEN, counted["kept"] >= recipe.LEAST_KEPT * counted["asked_of"]
+    assert (~taken).sum() == 6 and (taken & ~recipe.intact(counted)).sum() == (taken & ~kept).sum() == 17
+    more, other = silent["exploratory"], checked["exploratory"]
+    parts = (more["silent_insertion"], more["silent_overwriting"], more["four_bits"], more["quiet"])
+    for share in (*parts, other["false_signature"], other["found_asked"]):
+        assert percent(share)[0] in text
+    for auc in (checked, other["auc_outlier_quiet"], other["outlier_against_long"]):
+        assert "{:.2f} ({:.2f} to {:.2f})".format(auc["estimate"], *auc["ci95"]) in text
+    assert other["found_signature"]["estimate"] == 1 and other["found_elsewhere"]["estimate"] == 0
+    assert f"{100 * more['perplexity']['estimate']:.1f} %, and {100 * more['task_lost']['estimate']:.1f} %" in text
