@@ -27,7 +27,7 @@ endif
 
 help:
 	@echo "make lab        open the course in JupyterLab        (PORT=8890 BROWSER=no)"
-	@echo "make book       render the course site into _build/html  (EDITION=student, EDITION=instructor)"
+	@echo "make book       render the course site into _build/html  (EDITION=student, EDITION=instructor, REPOSITORY=https://… for Binder buttons)"
 	@echo "make serve      show the rendered site                (PORT=8890)"
 	@echo "make slides     slides of the core notebooks into _build/slides"
 	@echo "make test       run every test, network blocked"
@@ -53,12 +53,11 @@ lab: pocket
 	  $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.extension_manager=readonly notebooks/00-meet-the-films.ipynb
 
 book: dev pocket
-	$(ALONE) $(PY) recipes/build_book.py --edition $(EDITION)
+	$(ALONE) $(PY) recipes/build_book.py --edition $(EDITION) $(if $(REPOSITORY),--repository $(REPOSITORY))
 
 serve: dev
 	@test -f _build/html/index.html || $(MAKE) book
-	@echo "The site is at http://127.0.0.1:$(PORT)  (stop with Ctrl+C)"
-	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+	@$(PY) recipes/serve.py $(PORT)
 
 slides: dev pocket
 	$(ALONE) $(PY) recipes/make_slides.py

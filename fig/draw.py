@@ -53,32 +53,6 @@ def dots(points: list[tuple[float, float]], colour: str, width: float) -> str:
     return f"<path d='{marks}' stroke='{colour}' stroke-width='{width}' stroke-linecap='round' fill='none'/>"
 
 
-def noise_to_chest(frames: int = 5, seed: int = 7) -> str:
-    """A strip of panels in which scattered dots settle into a chest."""
-    rng = random.Random(seed)
-    parts = chest()
-    start = {k: [(rng.uniform(4, 96), rng.uniform(4, 96)) for _ in v] for k, v in parts.items()}
-    colours = {"bone": BONE, "lung": LUNG, "heart": HEART}
-    width, gap = 100, 14
-    total = frames * width + (frames - 1) * gap
-    body = [f"<rect width='{total + 40}' height='140' rx='10' fill='{INK}'/>"]
-    for f in range(frames):
-        keep = (1 - f / (frames - 1)) ** 1.8
-        body.append(f"<g transform='translate({20 + f * (width + gap)} 20)'>")
-        body.append(f"<rect width='100' height='100' rx='5' fill='{PANEL}' stroke='{EDGE}'/>")
-        for name, target in parts.items():
-            here = [
-                (tx + keep * (sx - tx), ty + keep * (sy - ty))
-                for (tx, ty), (sx, sy) in zip(target, start[name], strict=True)
-            ]
-            body.append(dots(here, colours[name], 1.25))
-        body.append("</g>")
-        if f < frames - 1:
-            x = 20 + (f + 1) * width + f * gap + gap / 2
-            body.append(f"<path d='M{x - 2.5} 66l5 4l-5 4' stroke='{TEXT}' fill='none' stroke-width='1.4'/>")
-    return svg(total + 40, 140, "".join(body))
-
-
 def svg(width: float, height: float, body: str) -> str:
     """Wrap a body into a stand-alone SVG file."""
     return (
@@ -148,7 +122,7 @@ def ways_in() -> str:
     return svg(760, 276, "".join(body))
 
 
-FIGURES = {"logo.svg": logo, "favicon.svg": logo, "noise-to-chest.svg": noise_to_chest, "ways-in.svg": ways_in}
+FIGURES = {"logo.svg": logo, "favicon.svg": logo, "ways-in.svg": ways_in}
 
 
 def main(folder: Path = HERE) -> None:

@@ -2,14 +2,17 @@
 
     python recipes/claims_page.py > claims.csv        the same table without the book
 
-`lessons/claims.md` calls `parts()` while the book is built, so the page shows what is recorded then. In the plot each
-estimate is put on one scale: how far it lies from the claim's own limit, on the side claimed, in units of the distance
-that the design was made to detect (`detectable` in claims.yml).
+`lessons/claims.md` calls `parts()` while the book is built, so the page shows what is recorded then; afterwards
+`install` tells the site's search where each claim stands. In the plot each estimate is put on one scale: how far
+it lies from the claim's own limit, on the side claimed, in units of the distance that the design was made to detect
+(`detectable` in claims.yml).
 """
 
 import base64
 import csv
 import io
+import json
+import re
 import sys
 from dataclasses import dataclass
 from html import escape
@@ -21,6 +24,8 @@ from medimgen.paths import ROOT
 from medimgen.report import RESULTS
 
 STYLE = ROOT / "lessons" / "assets" / "claims.css"
+SEARCH, PAGE = ("Search.setIndex(", ")"), "lessons/claims"
+ENDS = re.compile(r"</(?:b|dd|div|dt|h3|li|p|small|span|summary|td|text|th)>|<br>")
 EDGE = 4  # the plot's half width; what lies further out gets an arrowhead
 WAITING, WITHDRAWN = "not run yet", "withdrawn"
 MARKS = {  # shapes before colours: full circle, empty square, full diamond, cross, empty circle, dash
@@ -96,13 +101,25 @@ def parts(file: Path = ROOT / "claims.yml", folder: Path = RESULTS) -> dict[str,
     found = rows(file, folder)
     style = STYLE.read_text(encoding="utf-8")
     code = base64.b64encode(table(found).encode("utf-8")).decode()
-    return {
+    pieces = {
         "lead": f"<style>{style}</style>{lead(found)}",
         "plot": plot(found),
         "download": f'<p><a class="claims-csv" download="claims.csv" href="data:text/csv;charset=utf-8;base64,{code}">'
         f"Download all {len(found)} claims as CSV</a></p>",
         "cards": "".join(card(row) for row in found),
     }
+    # Sphinx's search leaves the tags out and would take the words on both sides of one for a single word.
+    return {name: ENDS.sub(r"\g<0>\n", piece) for name, piece in pieces.items()}
+
+
+def install(site: Path) -> None:
+    """Let the search of a built site lead from a claim's id to its card, as it leads from a term to its entry."""
+    if (site / f"{PAGE}.html").is_file():
+        file, (start, end) = site / "searchindex.js", SEARCH
+        index = json.loads(file.read_text(encoding="utf-8").removeprefix(start).removesuffix(end))
+        page = index["docnames"].index(PAGE)
+        index["indexentries"] |= {row.id.lower(): [[page, row.id, True]] for row in rows()}
+        file.write_text(f"{start}{json.dumps(index, ensure_ascii=False)}{end}", encoding="utf-8", newline="\n")
 
 
 def lead(found: list[Row]) -> str:
@@ -123,7 +140,7 @@ def lead(found: list[Row]) -> str:
     for verdict, group in by.items():
         if group or verdict in SAID:
             links = " ".join(f'<a href="#{row.id}">{row.id}</a>' for row in group) or "none"
-            tiles += f"<li><strong>{_mark(verdict)}{verdict}: {len(group)}</strong><span>{links}</span></li>"
+            tiles += f"<li><strong>{_mark(verdict)}{verdict}: {len(group)}</strong> <span>{links}</span></li>"
     return f'<p>{text}</p><ul class="claims-tiles">{tiles}</ul>'
 
 

@@ -1,5 +1,7 @@
 """Definitions at the pointer: each link to a glossary entry shows the entry's plain words on hover and on focus.
 
+A citation shows its reference in the same way, which sphinxcontrib-bibtex has put into the link's title.
+
 `make book` calls `install` when the pages are there. It reads the entries from the built glossary, links the first
 mention of each term on pages that link to none (notebooks cannot hold Sphinx's roles), and adds a script and a style
 to every page with such links. Nothing is fetched, so it works from `file://` as well; without JavaScript the links
@@ -32,6 +34,7 @@ CLOSED = {  # what is no running text, or must not hold a link
 BARE = {GLOSSARY, "lessons/references.html", "lessons/licences.html"}  # titles and names of others stay as they are
 SHUT = {"medimgen-quiz", "cell_output"}  # classes, likewise
 LINK = re.compile(r"""<a\b[^>]*\bhref="[^"]*glossary\.html#term-""")
+CITED = re.compile(r"""<a\b[^>]*\bhref="[^"]*references\.html#id""")
 
 
 def entries(html: str) -> dict[str, tuple[str, str]]:
@@ -115,7 +118,7 @@ def _dress(page: Path, site: Path, known: dict[str, tuple[str, str]]) -> bool:
     up = Path(os.path.relpath(site, page.parent)).as_posix()
     if name.startswith(("lessons/", "notebooks/")) and name not in BARE and not LINK.search(text):
         text = linked(text, known, f"{up}/{GLOSSARY}")
-    if name != GLOSSARY and not LINK.search(text):
+    if name != GLOSSARY and not LINK.search(text) and not CITED.search(text):
         return False
     tags = f'<link rel="stylesheet" href="{up}/_static/{FILES[1]}">'
     tags += "".join(f'<script defer src="{escape(up)}/_static/{js}"></script>' for js in (DATA, FILES[0]))

@@ -1,4 +1,5 @@
-// The plain words of a glossary entry beside a link to it: on hover and on focus, gone with Escape (recipes/glossary_hover.py).
+// The plain words of a glossary entry beside a link to it, and the reference beside a citation: on hover and on focus,
+// gone with Escape (recipes/glossary_hover.py).
 (() => {
   "use strict";
   const known = window.courseGlossary;
@@ -41,17 +42,16 @@
   };
 
   const tips = new Map();
-  const tipFor = (anchor) => {
+  const tipFor = (anchor, [head, words]) => {
     if (!tips.has(anchor)) {
-      const [term, words] = known[anchor];
       const tip = document.createElement("div");
       tip.id = `glossary-tip-${anchor}`;
       tip.className = "glossary-tip";
       tip.setAttribute("role", "tooltip");
       tip.hidden = true;
-      const head = document.createElement("strong");
-      head.textContent = `${term}: `;
-      tip.append(head, words);
+      const term = document.createElement("strong");
+      term.textContent = head;
+      tip.append(term, words);
       tip.addEventListener("pointerenter", () => clearTimeout(timer));
       tip.addEventListener("pointerleave", () => soon(hide));
       document.body.append(tip);
@@ -60,10 +60,17 @@
     return tips.get(anchor);
   };
 
-  for (const link of document.querySelectorAll('.bd-article a[href*="#term-"]')) {
+  // Head and words of what a link leads to; sphinxcontrib-bibtex has put the reference into its title.
+  const told = (link, anchor) => {
+    if (link.matches('[href*="references.html#id"]')) return link.title && ["", link.title];
+    return Object.hasOwn(known, anchor) && [`${known[anchor][0]}: `, known[anchor][1]];
+  };
+
+  for (const link of document.querySelectorAll('.bd-article a:is([href*="#term-"], [href*="references.html#id"])')) {
     const anchor = decodeURIComponent(link.hash.slice(1));
-    if (link.classList.contains("headerlink") || !Object.hasOwn(known, anchor)) continue;
-    const tip = tipFor(anchor);
+    const said = told(link, anchor);
+    if (link.classList.contains("headerlink") || !said) continue;
+    const tip = tipFor(anchor, said);
     link.classList.add("glossary-link");
     link.removeAttribute("title");
     link.setAttribute("aria-describedby", tip.id);

@@ -60,6 +60,15 @@ def test_search_as_files_finds_and_says_what_it_cannot_show(page, site):
     assert page.locator("h1").first.inner_text().startswith("Meet the films")
 
 
+@pytest.mark.parametrize(("word", "where"), [("L1e", "claims.html#L1e"), ("ablation", "glossary.html#term-ablation")])
+def test_search_leads_to_a_claim_and_to_a_term(page, site, word, where):
+    page.context.set_offline(True)
+    search(page, (site / "search.html").as_uri(), word)
+    page.locator("#search-results li a").first.click()
+    page.locator(f"#{where.rpartition('#')[2]}").wait_for(state="attached")
+    assert page.url.endswith(where)
+
+
 def test_quiz_as_a_file_answers(page, site):
     page.context.set_offline(True)
     page.goto((site / "lessons" / "00-setup.html").as_uri())

@@ -1,4 +1,4 @@
-"""Definitions at the pointer in Chromium, from files, network unasked: hover, focus, Escape, and nothing moves."""
+"""Definitions and references at the pointer in Chromium, from files: hover, focus, Escape, and nothing moves."""
 
 import glossary_hover
 import pytest
@@ -10,6 +10,10 @@ PAGE = """<!doctype html><html lang="en"><head><title>t</title>
 <article class="bd-article"><p style="margin-top: {top}px">A <a href="glossary.html#term-GAN" title="old">GAN</a> and a
 <a href="glossary.html#term-lost">lost one</a>.</p>
 <p id="next">Next.</p><button>Last</button></article></body></html>"""
+CITING = """<!doctype html><html lang="en"><head><title>c</title></head><body><article class="bd-article">
+<p>Films tell more [<a href="references.html#id7" title="Ada Zech. Shortcuts. 2018.">Zech, 2018</a>].
+Again [<a href="references.html#id7" title="Ada Zech. Shortcuts. 2018.">Zech, 2018</a>],
+<a href="references.html">all of them</a>.</p><button>Last</button></article></body></html>"""
 GLOSSARY = """<!doctype html><html lang="en"><head><title>g</title></head><body><article class="bd-article">
 <dl class="glossary">
 <dt id="term-GAN">GAN</dt><dd><p>Two &lt;b&gt; networks. <em>Exactly:</em> a game.</p></dd></dl>
@@ -24,7 +28,8 @@ def site(tmp_path_factory):
     (folder / "lessons" / "glossary.html").write_text(GLOSSARY, encoding="utf-8")
     (folder / "lessons" / "page.html").write_text(PAGE.format(top=40), encoding="utf-8")
     (folder / "lessons" / "low.html").write_text(PAGE.format(top=570), encoding="utf-8")
-    assert glossary_hover.install(folder) == 3
+    (folder / "lessons" / "cites.html").write_text(CITING, encoding="utf-8")
+    assert glossary_hover.install(folder) == 4
     return folder
 
 
@@ -86,6 +91,22 @@ def test_a_screen_reader_is_told_which_words_belong_to_the_link(opened):
     assert link.count() == 1 and link.get_attribute("title") is None
     told = page.locator(f"#{link.get_attribute('aria-describedby')}")
     assert told.get_attribute("role") == "tooltip" and told.text_content() == "GAN: Two <b> networks."
+
+
+def test_a_citation_shows_its_reference(opened):
+    page = opened("cites")
+    links = page.locator(TERM)
+    assert links.count() == 2 and page.locator(".glossary-tip").count() == 1
+    for link in links.all():
+        link.focus()
+        assert tip(page).inner_text() == "Ada Zech. Shortcuts. 2018." and link.get_attribute("title") is None
+        assert link.get_attribute("aria-describedby") == tip(page).get_attribute("id")
+        page.keyboard.press("Escape")
+        assert tip(page).count() == 0
+    links.last.hover()
+    tip(page).wait_for()
+    page.mouse.move(5, 600)
+    tip(page).wait_for(state="hidden")
 
 
 def test_it_opens_upwards_where_there_is_no_room_below(opened):

@@ -67,8 +67,12 @@ def test_nothing_answered_yet(page, site):
 
 
 def shown():
-    """Quiz -> the page of the site that shows it."""
+    """Quiz -> the page of the site that shows it, from the folder of the lessons."""
     texts = {path.stem: path.read_text(encoding="utf-8") for path in LESSONS.glob("*.md")}
+    for path in (ROOT / "notebooks").rglob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        name = path.relative_to(ROOT).with_suffix("").as_posix()
+        texts[f"../{name}"] = "\n".join("".join(cell["source"]) for cell in cells)
     return {quiz: stem for stem, text in texts.items() for quiz in re.findall(r'show_quiz\("([\w-]+)"\)', text)}
 
 
@@ -76,6 +80,11 @@ def test_the_table_leads_to_every_quiz_that_is_shown():
     rows = re.findall(r'<tr data-items="([^"]+)"><th scope="row"><a href="([^"]+)\.html"', table())
     items = {quiz: " ".join(i["id"] for i in load()[quiz]["items"] if i["kind"] == "choice") for quiz in shown()}
     assert sorted(rows) == sorted((items[quiz], stem) for quiz, stem in shown().items())
+
+
+def test_every_quiz_is_shown():
+    choices = {name for name, quiz in load().items() if any(item["kind"] == "choice" for item in quiz["items"])}
+    assert choices == set(shown())
 
 
 def test_the_first_option_counts_and_the_page_tells(page, site):

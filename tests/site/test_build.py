@@ -56,6 +56,19 @@ def test_a_widget_of_ipywidgets_brings_no_script_from_another_host(book):
     assert pages.external_loads(site) == []
 
 
+def test_a_notebook_that_is_not_run_shows_its_quiz(tmp_path):
+    config = yaml.safe_load((build_book.ROOT / "_config.yml").read_text(encoding="utf-8"))
+    assert config["execute"]["exclude_patterns"] == [f"{build_book.NOT_RUN}/*"]
+    other = {"cell_type": "code", "source": ["1 + 1"], "outputs": []}
+    asks = {"cell_type": "code", "source": ['show_quiz("pretest")'], "outputs": []}
+    file = tmp_path / "a.ipynb"
+    file.write_text(json.dumps({"cells": [other, asks]}), encoding="utf-8")
+    build_book.show_quizzes(tmp_path)
+    kept, shown = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    assert kept == other
+    assert shown["outputs"][0]["data"]["text/html"].startswith('<section class="medimgen-quiz"')
+
+
 def test_a_crashing_notebook_fails_the_build(book, capfd):
     with pytest.raises(RuntimeError):
         book("1 / 0")

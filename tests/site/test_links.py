@@ -154,6 +154,32 @@ def test_every_cited_key_is_in_the_bibliography():
     assert len(cited) > 10 and cited - keys == set()
 
 
+def idle(bib: str, texts: list[str]) -> set[str]:
+    """Entries that nothing names: neither by key (a citation, the manifest) nor by DOI or arXiv number."""
+    found = set()
+    for entry in re.split(r"^(?=@)", bib, flags=re.MULTILINE)[1:]:
+        names = {KEY.match(entry)[1], *re.findall(r"10\.\d{4,}/[^\s}]+|\d{4}\.\d{5}", entry)}
+        found |= set() if any(name in text for name in names for text in texts) else {KEY.match(entry)[1]}
+    return found
+
+
+def test_every_entry_of_the_bibliography_is_named_somewhere():
+    root = build_book.ROOT
+    files = [*(root / "lessons").glob("*.md"), *(root / "notebooks").rglob("*.ipynb"), *(root / "src").rglob("*.py")]
+    texts = [f.read_text(encoding="utf-8") for f in [*files, root / "data_manifest.yml", root / "claims.yml"]]
+    bib = (root / "lessons" / "references.bib").read_text(encoding="utf-8")
+    assert idle(bib, texts) == set()
+    assert idle(bib + "@misc{idle2020, doi = {10.1000/idle}}\n", texts) == {"idle2020"}
+
+
+def test_no_lesson_links_a_paper_past_the_bibliography():
+    """Notebooks may: JupyterLab knows no citations."""
+    bare = re.compile(r"\]\(https?://(?:dx\.)?(?:doi\.org|arxiv\.org|pubmed|www\.nature\.com)")
+    pages_with = [f.name for f in (build_book.ROOT / "lessons").glob("*.md") if bare.search(f.read_text("utf-8"))]
+    assert pages_with == []
+    assert bare.search("[x](https://doi.org/10.1/x)")
+
+
 def test_every_file_that_a_style_sheet_asks_for_is_there(site, tmp_path):
     assert lost_in_styles(site) == []
     (tmp_path / "a.css").write_text("a { background: url('lost.png') } b { background: url(data:,) }", encoding="utf-8")

@@ -123,6 +123,15 @@ def test_setup_page_ends_in_a_quiz_with_feedback(site):
     assert all(option.p.get_text(strip=True) for option in quiz.select("details"))
 
 
+def test_every_quiz_of_the_progress_table_stands_on_its_page(site):
+    page = site / "lessons" / "your-progress.html"
+    rows = pages.soup(page).select("#progress-table tbody tr")
+    assert len(rows) >= 10
+    for row in rows:
+        shown = pages.soup(page.parent / row.a["href"]).select("section.medimgen-quiz fieldset")
+        assert set(row["data-items"].split()) <= {tag["data-item"] for tag in shown}, row.a["href"]
+
+
 def test_licences_page_names_every_data_set(site):
     from medimgen.data import manifest
 

@@ -129,7 +129,7 @@ def test_the_lead_counts_what_is_recorded():
     text = re.sub(r"<[^>]+>", "", lead.split("</style>")[1])
     for verdict in ("holds", "null", "contradicts"):
         group = [row.id for row in RECORDED if row.result["verdict"] == verdict]
-        assert f"{verdict}: {len(group)}{' '.join(group) or 'none'}" in text
+        assert f"{verdict}: {len(group)} {' '.join(group) or 'none'}" in text
     assert f"written down {len(ROWS)} claims, and has run {len(RECORDED)}" in text
     assert re.findall(r'<a href="#(\w+)">', lead) and set(re.findall(r'href="#(\w+)"', lead)) == {r.id for r in ROWS}
 
