@@ -1,7 +1,8 @@
 """Slides of the core notebooks, from the notebooks themselves: `python recipes/make_slides.py` (or `make slides`).
 
 nbconvert writes them and reveal.js shows them. Which cell is a slide stands in its metadata (`slideshow`); what lies
-beyond the core path, solutions and checks are left out. reveal.js comes from npm by the manifest's entry `reveal-js`
+beyond the core path, solutions and checks are left out. A short text and the code below it share a slide, and a slide
+that is too full is drawn smaller. reveal.js comes from npm by the manifest's entry `reveal-js`
 and is copied beside the slides, so a folder opens by double click, without a network. The notebooks run first, so
 that their figures are there; `--without-running` leaves the figures out and takes seconds.
 
@@ -13,6 +14,7 @@ import html
 import re
 import shutil
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -23,33 +25,56 @@ from medimgen.errors import CourseError
 from medimgen.paths import ROOT
 
 PROGRAM, OUTPUT = "reveal-js", ROOT / "_build" / "slides"
-NOT_A_DEVICE = "Not a medical device. For teaching and research."
+NOT_A_DEVICE = "Not a medical device. For teaching and research. Generated films are synthetic."
+SHORT_TEXT, SHORT_CODE = 320, 14  # letters, lines: what may share a slide
 # The theme's page loads five programs from other hosts; what is left out here is all of them.
 PAGE = """{% extends 'reveal/index.html.j2' %}
 {% block html_head_js %}{% endblock %}
 {% block jupyter_widgets %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_css %}<style>
-body { background: #fff; }
+.reveal-viewport.reveal-viewport { background: #fff; }
 .reveal { font-family: system-ui, "Segoe UI", Roboto, Arial, sans-serif; font-size: 22px; color: #1b2730; }
-.reveal h1, .reveal h2 { font-family: Charter, Cambria, Georgia, serif; text-transform: none; color: #10202a; }
+.reveal :is(h1, h2, h3) { font-family: Charter, Cambria, Georgia, serif; text-transform: none; color: #10202a; }
 .reveal h1 { font-size: 2em; } .reveal h2 { font-size: 1.5em; }
-.reveal .slides section { text-align: left; height: 100%; overflow: auto; }
-.reveal .jp-MarkdownCell, .reveal .jp-RenderedHTMLCommon { font-size: 22px; line-height: 1.45; }
-.reveal .jp-InputPrompt, .reveal .jp-OutputPrompt { display: none; }
-.reveal .jp-CodeCell pre { font-size: 15px; line-height: 1.35; box-shadow: none; width: 100%; margin: 0; }
+.reveal h1::after { content: ""; display: block; width: 60px; height: 5px; margin-top: 14px;
+  background: linear-gradient(90deg, #0f6470 70%, #9a4b12 70%); }
+.reveal .slides section { text-align: left; }
+.reveal .slides section:not(.stack) { height: 100%; overflow: auto; }
+.reveal .slides .pdf-page section:not(.stack) { height: calc(100% - 54px); }
+.reveal :is(.jp-MarkdownCell, .jp-RenderedHTMLCommon) { font-size: 22px; line-height: 1.45; color: inherit; }
+.reveal section:not(:has(.jp-CodeCell)) .jp-RenderedHTMLCommon { font-size: 28px; }
+.reveal :is(.jp-InputPrompt, .jp-OutputPrompt) { display: none; }
+.reveal .jp-CodeCell pre { font-size: 16px; line-height: 1.35; box-shadow: none; width: 100%; margin: 0; }
+.reveal .jp-CodeCell pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 .reveal .jp-OutputArea img { max-height: 380px; width: auto; margin: 6px auto; }
-.reveal table { font-size: 14px; }
-.not-a-device { position: fixed; left: 12px; bottom: 6px; z-index: 30; font: 13px sans-serif; color: #4d5c67; }
+.reveal [data-frames] img { width: auto !important; height: 340px; margin: 6px 0; }
+.reveal [data-frames] input { width: 300px; vertical-align: middle; }
+.reveal .jp-OutputArea table { font-size: 14px; width: 100%; margin: 0 0 14px; }
+.reveal .jp-OutputArea :is(th, td, caption) { text-align: left !important; }
+.reveal .slide-number { background: none; color: #4d5c67; font-size: 13px; }
+.not-a-device { position: fixed; left: 12px; bottom: 6px; z-index: 30; margin: 0; }
+.not-a-device { font: 13px sans-serif; color: #4d5c67; }
 </style>{% endblock %}
 {% block footer_js %}
 <p class="not-a-device">NOT_A_DEVICE</p>
 <script src="{{ reveal_url_prefix }}/dist/reveal.js"></script>
 <script src="{{ reveal_url_prefix }}/plugin/notes/notes.js"></script>
 <script>
-const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+// A slide that is too full is drawn smaller.
+const fit = (slide) => {
+  for (let size = 100; size >= 50; size -= 5) {
+    slide.style.zoom = size / 100;
+    if (slide.scrollHeight <= slide.clientHeight + 1) return;
+  }
+};
+const current = () => [Reveal.getCurrentSlide()].filter(Boolean).forEach(fit);
+for (const moment of ["ready", "slidechanged", "resize"]) Reveal.on(moment, current);
+Reveal.on("pdf-ready", () => document.querySelectorAll(".pdf-page section").forEach(fit));
+addEventListener("load", current);
 Reveal.initialize({ width: 1100, height: 680, hash: true, slideNumber: "c/t", plugins: [RevealNotes], center: false,
-  transition: "none", backgroundTransition: "none", autoAnimate: !still });
+  controls: false, navigationMode: "linear", transition: "none", backgroundTransition: "none",
+  pdfMaxPagesPerSlide: 1, pdfSeparateFragments: false });
 </script>
 {% endblock %}""".replace("NOT_A_DEVICE", NOT_A_DEVICE)
 
@@ -57,6 +82,11 @@ Reveal.initialize({ width: 1100, height: 680, hash: true, slideNumber: "c/t", pl
 def shown(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The notebook with the cells that slides show, without tags that would hide them, and without dead widgets."""
     made = nbformat.from_dict(notebook)
+    for text, code in pairwise(made.cells):
+        kinds = [cell.metadata.get("slideshow", {}).get("slide_type") for cell in (text, code)]
+        short = len(text.source) <= SHORT_TEXT and len(code.source.splitlines()) <= SHORT_CODE
+        if (text.cell_type, code.cell_type) == ("markdown", "code") and "skip" not in kinds and short:
+            code.metadata["slideshow"] = {"slide_type": "fragment"}  # the question first, the answer at the next key
     made.cells = [c for c in made.cells if c.metadata.get("slideshow", {}).get("slide_type") not in (None, "skip")]
     made.metadata.pop("widgets", None)
     made.metadata["title"] = title(notebook)
@@ -113,7 +143,8 @@ def make(paths: list[Path], output: Path, run: bool = True) -> list[Path]:
         page.write_text(slides(notebook), encoding="utf-8", newline="\n")
         written.append(page)
         entries.append(f'<li><a href="{page.name}">{path.stem.split("-")[0]} {title(notebook)}</a></li>')
-        print(f"{page.name}: {len(shown(notebook).cells)} slides", flush=True)
+        kinds = [cell.metadata["slideshow"]["slide_type"] for cell in shown(notebook).cells]
+        print(f"{page.name}: {sum(kind in ('slide', 'subslide') for kind in kinds)} slides", flush=True)
     index = f"""<!DOCTYPE html><html lang="en-GB"><head><meta charset="utf-8"><title>Slides</title></head>
 <body style="font: 18px/1.5 system-ui, sans-serif; max-width: 40rem; margin: 3rem auto; padding: 0 1rem"><main>
 <h1>Slides of the core notebooks</h1><ul>{"".join(entries)}</ul><p>{NOT_A_DEVICE}</p></main></body></html>

@@ -27,10 +27,19 @@ document.addEventListener("DOMContentLoaded", () => {
   });
   for (const box of all("article :is(pre, .pst-scrollable-table-container, .cell_output .output)")) sizes.observe(box);
 
-  // Ink on white, whatever the screen shows.
-  let theme;
-  addEventListener("beforeprint", () => { theme = root.dataset.theme; root.dataset.theme = "light"; });
-  addEventListener("afterprint", () => { root.dataset.theme = theme; });
+  // Ink on white, whatever the screen shows; and what is folded because it lies beyond the core path, unfolded.
+  let theme, opened;
+  addEventListener("beforeprint", () => {
+    theme = root.dataset.theme;
+    root.dataset.theme = "light";
+    opened = [...all(".tag_beyond details:not([open]), details.sd-dropdown:not([open])")];
+    opened = opened.filter((fold) => !/^\s*solution/i.test(fold.querySelector("summary").textContent));
+    for (const fold of opened) fold.open = true;
+  });
+  addEventListener("afterprint", () => {
+    root.dataset.theme = theme;
+    for (const fold of opened) fold.open = false;
+  });
 
   // From a file, a browser lets no page read another one.
   const results = document.getElementById("search-results");

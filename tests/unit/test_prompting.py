@@ -2,6 +2,7 @@
 
 import json
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from medimgen import claims
 from medimgen.errors import CourseError
+from medimgen.paths import ROOT
 from medimgen.research import prompting, smollm
 from medimgen.research.prompting import Prompt
 
@@ -305,3 +307,32 @@ def test_the_real_model_answers_in_the_form_of_its_examples():
     said = prompting.ask(language, prompt, 0, texts)
     assert np.mean([prompting.read(one.last, True).valid for one in said]) > 0.5
     assert prompting.ask(language, prompt, 0, texts[:1]) == said[:1]
+
+
+# --- what was recorded ------------------------------------------------------------------------------------------------
+
+
+def quoted(figure, sign=1):
+    """How the notebook tells a difference: "0.046 (0.023 to 0.071)"."""
+    low, high = sorted(sign * x for x in figure["ci95"])
+    return f"{sign * figure['estimate']:.3f}", f"({low:.3f} to {high:.3f})"
+
+
+def test_the_notebook_quotes_the_claim_as_recorded():
+    told = nbformat.read(ROOT / "notebooks" / "research" / "R01-prompting-a-local-llm.ipynb", 4)
+    text = " ".join(" ".join(c.source for c in told.cells if c.cell_type == "markdown").split())
+    found = claims.result("R01")
+    more, share = found["exploratory"], {k: f"{100 * v['estimate']:.0f} %" for k, v in found["exploratory"].items()}
+    assert found["verdict"] == "holds" and "cost* F1: {} {}".format(*quoted(found)) in text
+    assert "examples add {} {}".format(*quoted(more["examples_json"])) in text
+    assert "they take away {} {}".format(*quoted(more["examples_words"], -1)) in text
+    assert "costs {} of F1 {}".format(*quoted(more["format"], -1)) in text
+    assert f"{share['invalid_zero']} of the answers fail the check, and with them {share['invalid_three']}" in text
+    assert f"search has {more['f1_search']['estimate']:.2f}" in text
+    assert f"best of the sixteen prompts has {more['f1_best']['estimate']:.2f}" in text
+    assert f"for {share['exact_none']} of the reports, the sixteen prompts for {share['exact']}" in text
+    assert f"they name, {share['hallucinated']} is" in text
+    assert f"from {more['f1_plain']['estimate']:.2f} to {more['f1_tuned']['estimate']:.2f}" in text
+    assert f"{share['hallucinated_tuned']} of what it names is unsupported, and {share['denied_tuned']} is" in text
+    for name in ("role", "context", "thinking"):
+        assert more[name]["ci95"][0] < 0 < more[name]["ci95"][1]

@@ -60,6 +60,19 @@ def test_slides_load_nothing_from_elsewhere_and_show_what_they_should(program, t
     assert [img["alt"] for img in page.select("section img")] == [drawn.metadata["mystnb"]["image"]["alt"]]
 
 
+def test_a_short_question_and_its_code_share_a_slide():
+    def cell(made, source, kind="subslide"):
+        return made(source, metadata={"slideshow": {"slide_type": kind}})
+
+    text, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
+    cells = [cell(text, "# A title", "slide"), cell(text, "Which?"), cell(code, "1 + 1"), cell(text, "long " * 100)]
+    cells += [cell(code, "2"), cell(text, "And?"), cell(code, "folded", "skip"), cell(code, "3"), cell(text, "Why?")]
+    made = make_slides.shown(nbformat.v4.new_notebook(cells=[*cells, cell(code, "0\n" * 30)])).cells
+    fragments = [c.source for c in made if c.metadata["slideshow"]["slide_type"] == "fragment"]
+    assert fragments == ["1 + 1"]
+    assert cells[2].metadata["slideshow"]["slide_type"] == "subslide", "the notebook itself stays as it is"
+
+
 def test_a_theme_that_loads_from_elsewhere_is_noticed(program, tmp_path):
     (program / "dist/theme/serif.css").write_text("@import url(https://fonts.example.org/a.css);", encoding="utf-8")
     make_slides.make(NOTEBOOKS[:1], tmp_path / "out", run=False)
