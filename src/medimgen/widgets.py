@@ -33,29 +33,39 @@ def img(picture: np.ndarray, alt: str, side: int = 512) -> str:
     return f'<img src="{data_uri(picture, side)}" alt="{html.escape(alt)}" style="{style}">'
 
 
-def show_frames(label: str, frames: list[tuple[str, np.ndarray]], start: int = 0, side: int = 384) -> str:
+def show_frames(
+    label: str,
+    frames: list[tuple[str, np.ndarray]],
+    start: int = 0,
+    side: int = 384,
+    answers: list[str] | None = None,
+) -> str:
     """HTML with one slider over frames drawn beforehand; needs no kernel and no other file.
 
     Parameters
     ----------
     label : what the slider moves, in words.
     frames : (name of the position, uint8 picture (h, w)), from the slider's left to its right.
-    start : the frame shown first. side : longer side of a frame in pixels.
+    start : the frame shown first. side : longer side of a frame in pixels. answers : what is told of each when asked.
     """
     key = f"frames-{uuid.uuid4().hex[:8]}"
     pictures = "".join(
         f'<figure data-name="{html.escape(name)}" style="margin:0"{"" if k == start else " hidden"}>'
-        f"{img(picture, f'{label}: {name}', side)}</figure>"
+        f"{img(picture, f'{label}: {name}', side)}"
+        + (f"<details><summary>What was it?</summary>{html.escape(answers[k])}</details>" if answers else "")
+        + "</figure>"
         for k, (name, picture) in enumerate(frames)
     )
     move = (
         "var f=this.closest('[data-frames]');"
         "f.querySelectorAll('figure').forEach((g,k)=>g.hidden=k!=this.value);"
-        "f.querySelector('output').textContent=f.querySelectorAll('figure')[this.value].dataset.name"
+        "var n=f.querySelectorAll('figure')[this.value].dataset.name;"
+        "f.querySelector('output').textContent=n;this.setAttribute('aria-valuetext',n)"
     )
     return (
         f'<div data-frames><label for="{key}">{html.escape(label)}</label> '
-        f'<input id="{key}" type="range" min="0" max="{len(frames) - 1}" value="{start}" oninput="{move}"> '
+        f'<input id="{key}" type="range" min="0" max="{len(frames) - 1}" value="{start}" '
+        f'aria-valuetext="{html.escape(frames[start][0])}" oninput="{move}"> '
         f'<output for="{key}">{html.escape(frames[start][0])}</output>{pictures}</div>'
     )
 
@@ -171,12 +181,10 @@ class blind_game(WithFrames):
         self.view.value = f"<p>Film {min(k + 1, n)} of {n}.{told} So far: {self.score()}.</p>{picture}"
 
     def static(self) -> str:
-        """The films of the game, their kind told by the slider's own text."""
-        frames = [
-            (f"film {k + 1}: {'real' if real else 'synthetic'}", picture)
-            for k, (picture, real) in enumerate(zip(self.pictures, self.is_real, strict=True))
-        ]
-        return show_frames("Guess before you read on", frames, side=192)
+        """The films of the game; what each is can be unfolded below it."""
+        frames = [(f"film {k}", picture) for k, picture in enumerate(self.pictures, start=1)]
+        told = ["real" if real else "synthetic" for real in self.is_real]
+        return show_frames("Guess first", frames, side=192, answers=told)
 
 
 class vote(WithFrames):
@@ -218,9 +226,10 @@ class vote(WithFrames):
         self.view.value = f"<p>{f'Film {k + 1} of {n}' if k < n else f'All {n} films voted on'}.</p>{picture}"
 
     def static(self) -> str:
-        """The films with what was done to them as the slider's text."""
+        """The films; what was done to each can be unfolded below it."""
         told = [", ".join(f"{name} {value}" for name, value in done.items()) for done, _ in self.cases]
-        return show_frames("Could this leave our department?", list(zip(told, (p for _, p in self.cases), strict=True)))
+        frames = [(f"film {k}", picture) for k, (_, picture) in enumerate(self.cases, start=1)]
+        return show_frames("Could this leave our department?", frames, answers=told)
 
 
 def _shuffled(real: np.ndarray, synthetic: np.ndarray, trials: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -77,7 +77,16 @@ def test_votes_are_kept_with_what_was_done_and_exported(tmp_path):
     named = widgets.vote([(row, np.zeros((16, 16), np.uint8)) for row in done], reader="anna")
     named.answer(False)
     assert named.votes == [{"reader": "anna", **done[0], "leaves": False}]
-    assert ballot.static().count("<figure") == 2 and "perturbation motion, severity 0.9" in ballot.static()
+    assert ballot.static().count("<figure") == 2
+    folded = re.findall(r"<details>.*?</details>", ballot.static())
+    assert "perturbation motion, severity 0.9" in folded[1] and ballot.static().count("0.9") == folded[1].count("0.9")
+
+
+def test_the_game_s_page_tells_no_answer_before_it_is_unfolded():
+    real, fake = np.zeros((2, 3, 16, 16), np.uint8)
+    page = widgets.blind_game(real, fake, trials=4).static()
+    assert sorted(re.findall(r"<details>.*?</summary>(\w+)</details>", page)) == ["real"] * 2 + ["synthetic"] * 2
+    assert not re.search("real|synthetic", re.sub(r"<details>.*?</details>", "", page))
 
 
 def test_exported_votes_give_a_limit(tmp_path):
