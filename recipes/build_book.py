@@ -2,7 +2,8 @@
 
 Jupyter Book 1.x ends with exit code 0 when a notebook crashes, and reuses old pages. So the old build is
 removed, every warning is an error, every notebook runs, and afterwards each page of the table of contents
-must be there. Notebooks get their line on Binder beforehand (recipes/binder.py); afterwards the files of the page that
+must be there. Research notebooks get their recorded outputs beforehand (recipes/recorded_outputs.py), and each
+notebook its line on Binder (recipes/binder.py); afterwards the files of the page that
 generates (recipes/browser_generator.py) are put beside the pages, each term of the glossary gets its definition
 wherever it is linked (recipes/glossary_hover.py), and the search learns where each claim stands
 (recipes/claims_page.py).
@@ -24,6 +25,7 @@ import claims_page
 import editions
 import glossary_hover
 import reading_level
+import recorded_outputs
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_RUN = "notebooks/research"  # as in _config.yml
@@ -77,6 +79,7 @@ def build(output: Path = ROOT, source: Path = ROOT, edition: str = "solution", r
         browser_generator.main()
     shutil.rmtree(output / "_build", ignore_errors=True)
     source = editions.prepare(source, output / "_build" / "sources", edition)
+    recorded_outputs.install(source)
     binder.install(source, repository)
     show_quizzes(source / NOT_RUN)
     scripts = Path(sys.executable).parent
