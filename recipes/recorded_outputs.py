@@ -25,8 +25,8 @@ FOLDER = report.RESULTS / "outputs"
 NOTEBOOKS = sorted((ROOT / "notebooks" / "research").glob("*.ipynb"))
 KEPT = ("text/html", "text/plain", "image/png")
 LINE = (
-    "*What you see below the cells was recorded on {day} with version {version} (code of the notebook: {code}). Nothing "
-    "runs while this page is built.*"
+    "*What stands below the cells was recorded on {day} with version {version} (notebook's code: {code}). Nothing runs "
+    "while this page is built.*"
 )
 
 

@@ -468,3 +468,26 @@ def test_own_data_figures_recover_what_is_planted():
     assert found["gain"].low > 0 and found["f1_own"].estimate > found["f1_weights"].estimate
     none = owndata.figures(rows.assign(own=rows["weights"]), 50)
     assert none["gain"].estimate == none["gain"].low == 0
+
+
+def test_a_draw_that_has_been_run_is_kept_and_not_run_again(monkeypatch, tmp_path):
+    import owndata
+
+    rng, asked = np.random.default_rng(0), []
+    both = pd.concat(
+        {arm: pd.DataFrame(rng.random((4, 3)).round(4), columns=KINDS) for arm in ("own", "weights")}, axis=1
+    )
+
+    def run(draw, work, steps):
+        asked.append(draw)
+        return both.copy(), 0.25
+
+    monkeypatch.setattr(owndata, "run", run)
+    monkeypatch.setattr(owndata, "DONE", tmp_path / "done")
+    for _ in range(2):
+        found, near = owndata.cell(3, tmp_path, owndata.STEPS)
+        pd.testing.assert_frame_equal(found, both)
+        assert near == 0.25
+    assert asked == [3]
+    owndata.cell(3, tmp_path, {name: 2 for name in owndata.STEPS})  # a smoke run neither reads nor writes there
+    assert asked == [3, 3] and [file.name for file in (tmp_path / "done").iterdir()] == ["3.csv"]
