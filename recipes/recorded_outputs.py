@@ -46,6 +46,17 @@ def kept(output: dict) -> dict | None:
     return {"output_type": "display_data", "metadata": {}, "data": data} if data else None
 
 
+def joined(outputs: list[dict]) -> list[dict]:
+    """Outputs that a page shows, what was printed in one go in one piece."""
+    found = []
+    for output in filter(None, map(kept, outputs)):
+        if found and output["output_type"] == found[-1]["output_type"] == "stream":
+            found[-1]["text"] += output["text"]
+        else:
+            found.append(output)
+    return found
+
+
 def record(path: Path, folder: Path = FOLDER) -> Path:
     """Run a notebook and keep its outputs. Raises what its cells raise."""
     from nbclient import NotebookClient
@@ -54,7 +65,7 @@ def record(path: Path, folder: Path = FOLDER) -> Path:
     signs = code(notebook)
     os.environ["MEDIMGEN_RECORD"] = "no"
     NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(path.parent)}}).execute()
-    cells = {c.id: [k for o in c.outputs if (k := kept(o))] for c in notebook.cells if c.cell_type == "code"}
+    cells = {cell.id: joined(cell.outputs) for cell in notebook.cells if cell.cell_type == "code"}
     told = {"day": f"{datetime.now(UTC):%Y-%m-%d}", "version": report.run_record("outputs").code_version, "code": signs}
     file = folder / f"{path.stem}.json"
     file.parent.mkdir(parents=True, exist_ok=True)

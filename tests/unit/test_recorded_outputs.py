@@ -36,13 +36,13 @@ def test_recordings_are_of_the_notebooks_as_they_are(path):
 
 
 def test_a_page_shows_what_was_recorded_and_says_when(tmp_path):
-    source = "import sys\nprint(6 * 7)\nprint('hidden', file=sys.stderr)"
+    source = "import sys\nprint(6 * 7)\nprint('hidden', file=sys.stderr)\nprint(7)"
     nbformat.write(tiny(source), tmp_path / f"{NAME}.ipynb")
     told = json.loads(
         recorded_outputs.record(tmp_path / f"{NAME}.ipynb", tmp_path / "kept").read_text(encoding="utf-8")
     )
     head, cell = page(tmp_path, source, tmp_path / "kept")
-    assert [output["text"] for output in cell.outputs] == ["42\n"]
+    assert [output["text"] for output in cell.outputs] == ["42\n7\n"]
     _, badge, line, text = head.source.split("\n\n")
     assert told["day"] in line and told["code"] in line and badge.startswith("**1 s") and text == "Text."
 
