@@ -1,7 +1,7 @@
 """Build the course site from scratch: `python recipes/build_book.py` (or `make book`).
 
 Jupyter Book 1.x ends with exit code 0 when a notebook crashes, and reuses old pages. So the old build is
-removed, every warning is an error, every notebook runs, and afterwards each page of the table of contents
+removed, every warning is an error, every core notebook runs, and afterwards each page of the table of contents
 must be there. Research notebooks get their recorded outputs beforehand (recipes/recorded_outputs.py), and each
 notebook its line on Binder (recipes/binder.py); afterwards the files of the page that
 generates (recipes/browser_generator.py) are put beside the pages, each term of the glossary gets its definition

@@ -1,6 +1,6 @@
 """Means over training draws: patients and draws resampled together, and rows that hold one letter for each draw.
 
-Shared by the claims of lesson 2 (rebalance.py, few_masks.py).
+Shared by rebalance.py, few_masks.py and owndata.py (lesson 2).
 """
 
 from string import ascii_letters

@@ -17,7 +17,6 @@ Full data tier, and the work folder of train_generator.py. Not a medical device.
 
 import argparse
 import json
-import resource
 import statistics
 import time
 from dataclasses import asdict
@@ -129,7 +128,7 @@ def measure(work: Path, steps: int, each: int) -> dict:
     images = drawn(on_grid(large, SIDES[1]), vae, films.tokenizer, each, work / f"teacher-224-{each}-{steps}.npy")
     found["ruler"] = {k: asdict(v) for k, v in distances(
         {"teacher_128": small, "teacher_224": reduced(images)}, each).items()}  # fmt: skip
-    return found | {"peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)}
+    return found | {"peak_mb": round(report.peak_mb())}
 
 
 def sheet(work: Path, steps: int, each: int, file: Path, a_class: int = 5) -> None:

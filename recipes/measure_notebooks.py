@@ -135,15 +135,19 @@ def run_alone(notebook: nbformat.NotebookNode, folder: Path, tier: str, timeout:
     return Cost(seconds, peak[0])
 
 
-def measure(path: Path, tiers: list[str]) -> Cost:
-    """The worst seconds and the worst memory of a notebook file over the tiers."""
-    notebook = nbformat.read(path, as_version=4)
-    costs, before = [], yardstick()
+def measure(path: Path, tiers: list[str], last: list[float] | None = None) -> Cost:
+    """The worst seconds and the worst memory of a notebook file over the tiers.
+
+    last: the yardstick's reading of a moment ago, if there is one; the new one takes its place.
+    """
+    notebook, last = nbformat.read(path, as_version=4), [] if last is None else last
+    costs, before = [], last.pop() if last else yardstick()
     for tier in tiers:
         cost, after = run_alone(notebook, path.parent, tier), yardstick()
         pace = 2 * YARDSTICK_SECONDS / (before + after)
         costs.append(Cost(cost.seconds * pace, cost.peak_mb, cost.seconds))
         before = after
+    last.append(before)
     return Cost(*(max(getattr(c, name) for c in costs) for name in ("seconds", "peak_mb", "raw_seconds")))
 
 

@@ -124,6 +124,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--record", action="store_true", help=f"into recipes/results/{RESULT.name}")
     args = parser.parse_args()
+    if args.record and (args.most or args.folder != FOLDER):
+        parser.error("neither a smoke run nor another model's figures are recorded")
     found = measure(args)
     made = {"made": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "code_version": report.code_version()}
     document = made | {"weights_sha256": found.pop("weights_sha256"), "sections": {"quality": rows(found)}} | found

@@ -12,11 +12,11 @@ badge. When the code has changed since, the page shows no outputs, and a test as
 import argparse
 import hashlib
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
+from measure_notebooks import environment
 
 from medimgen import report
 from medimgen.paths import ROOT
@@ -63,8 +63,8 @@ def record(path: Path, folder: Path = FOLDER) -> Path:
 
     notebook = nbformat.read(path, 4)
     signs = code(notebook)
-    os.environ["MEDIMGEN_RECORD"] = "no"
-    NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(path.parent)}}).execute()
+    with environment(MEDIMGEN_RECORD="no"):
+        NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(path.parent)}}).execute()
     cells = {cell.id: joined(cell.outputs) for cell in notebook.cells if cell.cell_type == "code"}
     told = {"day": f"{datetime.now(UTC):%Y-%m-%d}", "version": report.run_record("outputs").code_version, "code": signs}
     file = folder / f"{path.stem}.json"

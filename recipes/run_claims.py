@@ -2,8 +2,9 @@
 
     python recipes/run_claims.py            all of them
     python recipes/run_claims.py L0 L1a     these
+    python recipes/run_claims.py L2a --draw 3        one training draw again; nothing is recorded
 
-Each recipe overwrites its own result in recipes/results; `git diff` then shows what changed.
+Without --draw, each recipe overwrites its own result in recipes/results; `git diff` then shows what changed.
 """
 
 import argparse
@@ -23,6 +24,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.draw and not args.ids:
         parser.error("--draw needs the claim: run_claims.py L2a --draw 3")
     wanted, before = [claims.get(id)["recipe"] for id in args.ids or claims.load()], sys.argv
+    if args.draw and (plain := [r for r in wanted if '"--draw"' not in (ROOT / r).read_text(encoding="utf-8")]):
+        parser.error(f"{plain[0]} has no draws: it would record its claim anew")
     for recipe in dict.fromkeys(wanted):
         print(f"{recipe} ...", flush=True)
         sys.argv = [recipe, *(["--draw", args.draw] if args.draw else [])]

@@ -268,6 +268,8 @@ def main() -> int:
     parser.add_argument("--masks", action="store_true", help="screen models/cxr-mini-control instead")
     parser.add_argument("--install", action="store_true", help="put the model into models/cxr-mini if it passes")
     args = parser.parse_args()
+    if args.install and (args.control or args.masks):
+        parser.error("--install belongs to the screen of the model itself")
     from train_generator import STEPS, Recipe
 
     model = args.work / "cxr-mini"

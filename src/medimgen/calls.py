@@ -94,7 +94,7 @@ def note(what: str, made: dict[str, Any], outcome: str = "ok") -> Record | None:
 
 @contextmanager
 def call(what: str, weights: str | Path = "", prompt: str = "", **settings) -> Iterator[None]:
-    """Record a call of any other model, e.g. a language model: its name, weights (file or SHA-256) and prompt."""
+    """Record a call of any other model, e.g. a language model: its name, weights (a Path, or a SHA-256) and prompt."""
     digest, start, outcome = report.file_sha256(weights) if isinstance(weights, Path) else weights, time.time(), "ok"
     try:
         yield

@@ -73,7 +73,7 @@ class Classifier:
         facts = json.loads(config.read_text(encoding="utf-8"))
         sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
         if sha256 != facts["sha256"]:
-            raise CourseError(f"{weights} is not the file config.json names", next=f"git checkout -- {folder.name}")
+            raise CourseError(f"{weights} is not the file config.json names", next=f"run `git checkout -- {folder}`")
         net = Net()
         net.load_state_dict(load_file(weights))
         return cls(net, folder.name, sha256, facts)

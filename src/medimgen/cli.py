@@ -129,7 +129,10 @@ def _films(name: str, size: int, table: Path | None) -> tuple:
 
     files = source(name, size).films
     keys = [p.relative_to(name).as_posix() if Path(name).is_dir() else p.name for p in files]
-    known = pd.read_csv(table, sep=None, engine="python", dtype={"film": str})
+    try:
+        known = pd.read_csv(table, sep=None, engine="python", dtype={"film": str})
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        raise CourseError(f"{table} cannot be read: {error}", next="check the name, and that it is a csv") from error
     if "film" not in known or known["film"].duplicated().any() or not set(keys) <= set(known["film"]):
         raise CourseError(f"{table.name} has not one row for each film", next='add a column "film" of relative paths')
     return files, _facts(known.set_index("film").loc[keys])
@@ -200,7 +203,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; 0 is success, 1 a failure that the printed next action mends, 130 a stop by Ctrl+C."""
+    """Run the command line; 0 is success, 130 a stop by Ctrl+C, 1 or 2 as each command's own docstring says."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # on Windows a pipe may know fewer letters than a file name holds
     args = parser().parse_args(argv)
     try:
         return args.run(args)

@@ -161,6 +161,8 @@ def distance(films: np.ndarray, images: np.ndarray) -> float:
         tiles = x.reshape(n, 16, h // 16, 16, w // 16).astype(float)
         return np.concatenate([tiles.mean((2, 4)), tiles.std((2, 4))], 1).reshape(n, -1)
 
+    if min(len(films), len(images)) < 2:
+        raise CourseError("a group of one film or none has no spread", next="compare two or more of each")
     a, b = blocks(films), blocks(images)
     chance = a.var(0, ddof=1) / len(a) + b.var(0, ddof=1) / len(b)
     return float(max(0.0, ((a.mean(0) - b.mean(0)) ** 2 - chance).mean()) ** 0.5)

@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image
 from scipy.fft import dctn
 
+from medimgen.errors import CourseError
+
 BITS, SIDE, FILE = 511, 64, "likeness.npz"
 
 
@@ -27,7 +29,10 @@ def lowest_frequencies() -> np.ndarray:
 
 def signs(picture: Image.Image | np.ndarray) -> np.ndarray:
     """bool (511,) of one picture: an image of any size and mode, or an array uint8 (h, w)."""
-    picture = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8:
+            raise CourseError(f"a picture of {picture.dtype}", next="pass uint8, e.g. (255 * picture).astype('uint8')")
+        picture = Image.fromarray(picture)
     small = picture if picture.mode == "L" else picture.convert("L")
     method = Image.Resampling.BOX if min(small.size) >= SIDE else Image.Resampling.BILINEAR
     pixels = np.asarray(small.resize((SIDE, SIDE), method), dtype=np.float32)

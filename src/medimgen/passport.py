@@ -103,9 +103,8 @@ def _table(caption: str, heads: str, rows) -> str:
     """`heads` are parted by "|"; the cells of `rows` are HTML. Nothing if there are no rows."""
     head = "".join(f'<th scope="col">{h}</th>' for h in heads.split("|"))
     body = "".join(f"<tr>{''.join(f'<td>{c}</td>' for c in row)}</tr>" for row in rows)
-    return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" * bool(
-        body
-    )
+    table = f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return table if body else ""
 
 
 def _curve(q, shares: list[float]) -> str:

@@ -73,7 +73,10 @@ def load(path: str | Path) -> Requirements:
     path = Path(path)
     if not path.is_file():
         raise CourseError(f"there is no requirements file {path}", next="give the path of a .yml file")
-    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise CourseError(f"{path.name} is not valid YAML: {error}", next="correct the line it names") from error
     validate(document, "requirements", where=path.name)
     items = tuple(Requirement(**_flat(item)) for item in document["requirements"])
     ids = [item.id for item in items]

@@ -68,7 +68,7 @@ class Segmenter:
             raise CourseError(f"{folder} holds no {missing[0]}", next="run `python recipes/train_segmenter.py`")
         facts = json.loads(config.read_text(encoding="utf-8"))
         if hashlib.sha256(weights.read_bytes()).hexdigest() != facts["sha256"]:
-            raise CourseError(f"{weights} is not the file config.json names", next=f"git checkout -- {folder.name}")
+            raise CourseError(f"{weights} is not the file config.json names", next=f"run `git checkout -- {folder}`")
         net = Net()
         net.load_state_dict(load_file(weights))
         return cls(net, facts)

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from medimgen import dicom, metrics
+from medimgen.errors import CourseError
 
 
 def data_uri(picture: np.ndarray, side: int = 512) -> str:
@@ -236,6 +237,11 @@ def _shuffled(real: np.ndarray, synthetic: np.ndarray, trials: int, seed: int) -
     """Half real, half synthetic pictures in random order, all blurred alike; uint8 (trials, h, w), bool (trials,)."""
     from scipy.ndimage import gaussian_filter
 
+    if min(len(real), len(synthetic)) < (trials + 1) // 2:
+        raise CourseError(
+            f"{len(real)} real and {len(synthetic)} synthetic pictures for {trials} trials",
+            next=f"pass trials={2 * min(len(real), len(synthetic))} or fewer",
+        )
     rng = np.random.default_rng(seed)
     is_real = rng.permutation(np.arange(trials) < trials // 2)
     order = {True: iter(rng.permutation(len(real))), False: iter(rng.permutation(len(synthetic)))}

@@ -17,22 +17,29 @@ RESEARCH = sorted((ROOT / "notebooks" / "research").glob("*.ipynb"))
 FACTS = {"seconds": 10, "peak_mb": 500, "tiers": ["pocket", "full"], "offline": True}
 
 
+@pytest.fixture(scope="module")
+def last():
+    """The yardstick's newest reading: the one after a notebook is the one before the next."""
+    return []
+
+
 @pytest.mark.serial
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_badge_and_budget(path):
+def test_badge_and_budget(path, last):
     """In the fullest tier of this machine, which has more to load; test_nbval.py runs every tier."""
     facts, tier = nbformat.read(path, as_version=4).metadata["medimgen"], bench.tiers_here()[-1:]
-    found = bench.complaints(bench.measure(path, tier), facts, bench.budget_of(path))
+    found = bench.complaints(bench.measure(path, tier, last), facts, bench.budget_of(path))
     if found:  # a neighbour on the same machine only ever adds time: what is too slow stays so
-        found = bench.complaints(bench.measure(path, tier), facts, bench.budget_of(path))
+        found = bench.complaints(bench.measure(path, tier, last), facts, bench.budget_of(path))
     assert found == []
 
 
 @pytest.mark.serial
 @pytest.mark.parametrize("path", RESEARCH, ids=lambda p: p.stem)
-def test_a_smoke_run_takes_20_seconds_at_most(path, monkeypatch):
+def test_a_smoke_run_takes_20_seconds_at_most(path, monkeypatch, last):
     monkeypatch.setenv("MEDIMGEN_SMOKE", "1")
-    assert bench.measure(path, ["pocket"]).seconds <= 20
+    seconds = bench.measure(path, ["pocket"], last).seconds
+    assert seconds <= 20 or bench.measure(path, ["pocket"], last).seconds <= 20
 
 
 @pytest.mark.slow

@@ -158,3 +158,11 @@ def test_a_recorded_row_comes_out_again():
     rows = burned_in_text.look(film, patient, burned_in_text.LARGE, 0.25, 25, "large")
     kept = [row for row in RECORDED["arms"]["large"]["rows"] if row[0] == patient and row[2] == 0.25]
     assert rows == kept
+
+
+def test_a_picture_of_16_bits_is_not_cut_off_at_255(tmp_path):
+    levels = np.linspace(0, 60_000, 64 * 64).reshape(64, 64).astype(np.uint16)
+    Image.fromarray(levels).save(tmp_path / "film.png")
+    (picture,) = burned_in._pictures(tmp_path / "film.png")
+    assert picture.dtype == np.uint8 and picture.min() == 0 and picture.max() == 255
+    assert abs(picture.mean() - 127.5) < 2

@@ -257,3 +257,9 @@ def test_tools_that_come_with_the_course_run_in_the_recipe(tmp_path):
             canary_range.clean(tool, tmp_path / "range", tmp_path / tool)
         left[tool] = len(canaries.survivors(planted, tmp_path / tool))
     assert left["course"] == 0 < left["dicom_anonymizer"] < left["copied"] == len(planted.canaries)
+
+
+def test_a_folder_in_which_nothing_can_be_looked_for_is_not_called_clean(tmp_path):
+    (tmp_path / "IM0001").write_bytes(b"")
+    with pytest.raises(CourseError, match=r"no \.dcm file"):
+        canaries.survivors(None, tmp_path)

@@ -257,3 +257,10 @@ def test_a_missing_path_is_an_error_not_a_pass(tmp_path, capsys):
 def test_asking_for_help_loads_nothing_heavy():
     code = "import sys; from medimgen import cli; cli.parser(); sys.exit(bool({'pandas', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("fourth", [0xDB, 0xE0, 0xE1, 0xE2, 0xEE])
+def test_a_jpeg_is_a_picture_whatever_its_first_segment(tmp_path, fourth):
+    file = tmp_path / "film.jpg"
+    file.write_bytes(bytes([0xFF, 0xD8, 0xFF, fourth]) + bytes(200))
+    assert checking._kind(file) == "picture"

@@ -139,3 +139,8 @@ def test_fine_tuning_refuses_films_that_nothing_may_be_made_from(changed, monkey
     monkeypatch.setattr(rights, "_known", lambda: (frozenset(), {digest: "nlm-reports"}))
     with pytest.raises(CourseError, match="derive: no"):
         finetune._films(pixels, "chest x-ray", generator)
+
+
+def test_a_path_given_as_text_is_not_taken_for_a_hash():
+    with pytest.raises(CourseError, match="no SHA-256"):
+        rights.refuse(["film.png"])

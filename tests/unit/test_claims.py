@@ -216,3 +216,6 @@ def test_run_claims_hands_recipes_their_own_arguments_only(monkeypatch):
     assert sys.argv == before
     with pytest.raises(SystemExit):
         run_claims.main(["--draw", "3"])
+    with pytest.raises(SystemExit):
+        run_claims.main(["L0", "--draw", "3"])
+    assert len(seen) == 3

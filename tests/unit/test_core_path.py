@@ -14,7 +14,6 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MOST_CELLS, MOST_MINUTES = 12, 40
 SAID = "**Beyond the core path:**"
 PROMPT = "Beyond the core path: show"
-HIDDEN = {"source_hidden": True}
 GIVEN = {*dir(builtins), "display", "get_ipython", "__name__"}
 
 

@@ -300,7 +300,7 @@ def test_figures_of_the_control_follow_from_the_recorded_rows():
 def test_page_quotes_claim_l2b_as_recorded():
     text, found = " ".join(FOUND.split()), claims.result("L2b")
     more = found["exploratory"]
-    assert f"**{found['verdict']}**" in text or found["verdict"] in text
+    assert f"**L2b.** This one **{found['verdict']}** too" in text
     assert f"{found['estimate']:.3f} ({found['ci95'][0]:.3f} to {found['ci95'][1]:.3f})" in text
     for name in ("gain_made_16", "gain_made_32", "gain_donor_8", "gain_shuffled_8"):
         assert quoted(more[name]) in text

@@ -35,3 +35,8 @@ def test_copy_of_a_training_film_is_refused_and_nothing_written(films, tmp_path)
 
 def test_model_without_signs_refuses_nothing(films, tmp_path):
     assert not likeness.too_like(films, tmp_path).any()
+
+
+def test_a_float_picture_is_refused_and_not_given_chance_signs():
+    with pytest.raises(CourseError, match="float64"):
+        likeness.signs(np.random.default_rng(0).random((64, 64)))

@@ -7,6 +7,7 @@ import pytest
 
 from medimgen import dicom, metrics, perturb, widgets
 from medimgen.data.fetch import fetch
+from medimgen.errors import CourseError
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +107,8 @@ def test_wilson_interval_is_the_published_one():
     """Newcombe 1998, table I: 15 of 148 gives 0.0624 to 0.1605 by Wilson's method without continuity correction."""
     share = metrics.proportion(15, 148)
     assert share.low == pytest.approx(0.0624, abs=5e-5) and share.high == pytest.approx(0.1605, abs=5e-5)
+
+
+def test_a_game_with_too_few_pictures_says_how_many_it_takes():
+    with pytest.raises(CourseError, match="trials=4"):
+        widgets.blind_game(np.zeros((2, 8, 8), np.uint8), np.zeros((9, 8, 8), np.uint8), trials=20)

@@ -88,6 +88,10 @@ def analyse(table: pd.DataFrame, by: Sequence[str] = ("subtype",), unit: str | N
     cells = pd.MultiIndex.from_product(names, names=by).to_frame(index=False)
     cells["films"] = np.bincount(flat, minlength=size)
     if unit:
+        if table[unit].isna().any():
+            raise CourseError(
+                f"{table[unit].isna().sum()} rows have no {unit}", next=f"name each, or table.dropna(subset=[{unit!r}])"
+            )
         patients = pd.factorize(table[unit])[0][rows]
         seen = pd.unique(flat * (patients.max() + 1) + patients) // (patients.max() + 1)
         cells["patients"] = np.bincount(seen, minlength=size)

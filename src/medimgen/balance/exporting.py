@@ -66,7 +66,9 @@ def _frames(path: Path) -> Iterator[Image.Image]:
         is_dicom = file.read(132)[128:] == b"DICM"
     try:
         if is_dicom:
-            yield Image.fromarray(dicom.window(dicom.read(path)))
+            first = dicom.read(path, 0, colour="grey")
+            rest = (dicom.read(path, k, colour="grey") for k in range(1, first.frames))
+            yield from (Image.fromarray(dicom.window(film)) for film in itertools.chain([first], rest))
             return
         with Image.open(path) as picture:
             for frame in ImageSequence.Iterator(picture):

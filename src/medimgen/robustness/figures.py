@@ -117,7 +117,7 @@ def curves(sweep: Sweep, points: int = 21) -> pd.DataFrame:
 
 def film(sweep: Sweep, i: int) -> pd.DataFrame:
     """One film's smallest flip by each perturbation, the deepest within its plausible range first: perturbation,
-    severity, value, unit, noise seed, plausible, hardly_visible, ssim, psnr. `sweep.picture` draws them.
+    severity, value, unit, seed, plausible, hardly_visible, ssim, psnr, reach (severity / limit); no columns if none.
     """
     rows = []
     for j, q in enumerate(sweep.perturbations):

@@ -53,6 +53,8 @@ def as_model(model, *, channels: int = 1, negative: int = 0, logits: bool = Fals
     logits : the model (torch or ONNX) returns raw scores: softmax, or sigmoid of a single column, comes first.
     """
     if isinstance(model, Model):
+        if (channels, negative, logits) != (1, 0, False):
+            raise CourseError("this is a Model already", next="give channels, negative, logits where it is made")
         return model
     name, size = getattr(model, "name", None) or getattr(model, "__name__", type(model).__name__), None
     if file := getattr(model, "_model_path", None) or (model if isinstance(model, str | Path) else None):

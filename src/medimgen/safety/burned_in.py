@@ -118,7 +118,11 @@ def _pictures(path: Path) -> Iterator[np.ndarray]:
 
     try:
         with Image.open(path) as picture:
-            yield np.asarray(picture.convert("L"))
+            x = np.asarray(picture if picture.mode[0] in "IF" else picture.convert("L"))
+        if x.dtype != np.uint8:  # 16 bits or more: convert("L") would cut them off at 255
+            x = np.nan_to_num(x.astype(float))
+            x = (255 * (x - x.min()) / max(1, np.ptp(x))).astype(np.uint8)
+        yield x
         return
     except UnidentifiedImageError:
         first = dicom.read(path, frame=0, colour="grey")

@@ -159,7 +159,10 @@ def _beyond(ds) -> list[Canary]:
 
 
 def _files(path) -> list[Path]:
-    return sorted(Path(path).rglob("*.dcm")) if Path(path).is_dir() else [Path(path)]
+    files = sorted(Path(path).rglob("*.dcm")) if Path(path).is_dir() else [Path(path)]
+    if not files:
+        raise CourseError(f"{path} holds no .dcm file", next="give the cleaned files that ending; no others are read")
+    return files
 
 
 def _values(ds) -> list:

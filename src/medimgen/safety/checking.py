@@ -155,7 +155,7 @@ def _kind(path: Path) -> str:
         return "dicom"
     if head[:1] == b"\x80":  # how a pickle begins, whatever it is called
         return "weights"
-    if head[:4] in (b"\x89PNG", b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xe1"):
+    if head.startswith((b"\x89PNG", b"\xff\xd8\xff")):
         return "picture"
     known = {".ipynb": "notebook", ".py": "script", ".csv": "table", ".tsv": "table"} | dict.fromkeys(TEXTS, "text")
     return known.get(name) or ("plain" if name in KNOWN and b"\0" not in head else "weights")
