@@ -39,7 +39,7 @@ def test_the_address_that_binder_documents(address, where):
 
 @pytest.mark.parametrize(
     "address",
-    ["git@github.com:someone/fork.git", "/home/me/fork", "http://github.com/a/b", "https://me:word@github.com/a/b"],
+    ["git@github.com:someone/fork.git", "/some/where/fork", "http://github.com/a/b", "https://me:word@github.com/a/b"],
 )
 def test_what_is_no_public_address_is_refused_and_not_repeated(address):
     with pytest.raises(CourseError, match="https://github.com/you/your-fork") as caught:
