@@ -234,7 +234,7 @@ def check_count(notebook: Notebook, text: str) -> Iterator[str]:
 @rule
 def check_length(notebook: Notebook, text: str) -> Iterator[str]:
     for cell in code_cells(notebook):
-        if (lines := len(cell.source.removeprefix("# Beyond the core path\n").splitlines())) > MOST_LINES:
+        if (lines := len(cell.source.splitlines())) > MOST_LINES:
             yield f"{where(notebook, cell)} has {lines} lines, more than {MOST_LINES}"
 
 

@@ -65,7 +65,8 @@ def record(path: Path, folder: Path = FOLDER) -> Path:
     signs = code(notebook)
     with environment(MEDIMGEN_RECORD="no"):
         NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(path.parent)}}).execute()
-    cells = {cell.id: joined(cell.outputs) for cell in notebook.cells if cell.cell_type == "code"}
+    ran = (cell for cell in notebook.cells if cell.cell_type == "code" and "show_quiz(" not in cell.source)
+    cells = {cell.id: joined(cell.outputs) for cell in ran}  # a quiz comes from its own file when a page is built
     told = {"day": f"{datetime.now(UTC):%Y-%m-%d}", "version": report.run_record("outputs").code_version, "code": signs}
     file = folder / f"{path.stem}.json"
     file.parent.mkdir(parents=True, exist_ok=True)

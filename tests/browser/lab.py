@@ -66,7 +66,7 @@ def write_settings(folder: Path) -> dict[str, str]:
     }
 
 
-def wait_until_up(address: str, process: subprocess.Popen, log: Path, seconds: int = 120) -> None:
+def wait_until_up(address: str, process: subprocess.Popen, log: Path, seconds: int = 60) -> None:
     """Return when the server answers; RuntimeError with its log if it does not."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     end = time.monotonic() + seconds

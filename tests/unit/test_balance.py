@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 import yaml
 from PIL import Image
@@ -18,6 +19,7 @@ from sklearn.metrics import cohen_kappa_score
 from medimgen import balance, claims, dicom, generate, likeness
 from medimgen.balance import exporting, filling, gates, reviewing
 from medimgen.data import radiographs, tables
+from medimgen.data.fetch import fetch
 from medimgen.errors import CourseError
 
 ROWS = {"nih": 112_120, "chexpert": 223_414, "padchest": 160_861, "vinbig": 15_000, "rsna": 26_684}
@@ -512,5 +514,17 @@ def test_nothing_to_export_or_nowhere_to_go(tmp_path, model):
 
 def test_a_film_without_a_patient_is_not_counted_as_somebody_elses():
     table = pd.DataFrame({"subtype": ["viral", "viral", "normal"], "patient": ["a", None, "b"]})
-    with pytest.raises(CourseError, match="1 rows have no patient"):
+    with pytest.raises(CourseError, match="rows without patient: 1"):
         balance.analyse(table, ["subtype"], unit="patient")
+
+
+def test_a_test_film_hidden_behind_another_frame_is_seen(tmp_path):
+    """Every frame of a DICOM file is compared, and the file's first is not all of it."""
+    frames = np.random.default_rng(0).integers(0, 255, (2, 40, 50)).astype(np.uint8)
+    ds = pydicom.dcmread(fetch("dicom-samples") / "RG1_UNCR.dcm")
+    ds.Rows, ds.Columns, ds.NumberOfFrames, ds.SamplesPerPixel = 40, 50, 2, 1
+    ds.BitsAllocated = ds.BitsStored = 8
+    ds.HighBit, ds.PixelRepresentation, ds.PixelData = 7, 0, frames.tobytes()
+    ds.save_as(tmp_path / "two.dcm")
+    seen = [np.asarray(picture) for picture in exporting._frames(tmp_path / "two.dcm")]
+    assert len(seen) == 2 and not np.array_equal(seen[0], seen[1])

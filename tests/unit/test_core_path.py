@@ -72,7 +72,8 @@ def faults(cells):
         prompt = cell["metadata"].get("mystnb", {}).get("code_prompt_show")
         if (prompt == PROMPT) != ("beyond" in tags(cell)):
             bad.append(f"{cell['id']}: its fold does not say that it is beyond the core path")
-        marked = source(cell).startswith("# Beyond the core path\n")  # JupyterLab shows a folded cell's first line
+        first = source(cell).partition("\n")[0]  # what JupyterLab shows of a folded cell
+        marked = first.endswith("# Beyond the core path")
         if "solution" not in tags(cell) and marked != ("beyond" in tags(cell)):
             bad.append(f"{cell['id']}: JupyterLab does not say that it is beyond the core path")
     return bad + lost(cells) + unsaid(cells, total)

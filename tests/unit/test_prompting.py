@@ -334,5 +334,10 @@ def test_the_notebook_quotes_the_claim_as_recorded():
     assert f"they name, {share['hallucinated']} is" in text
     assert f"from {more['f1_plain']['estimate']:.2f} to {more['f1_tuned']['estimate']:.2f}" in text
     assert f"{share['hallucinated_tuned']} of what it names is unsupported, and {share['denied_tuned']} is" in text
+    rows = claims.read_rows("R01")
+    passed = {run: int(rows.loc[rows["run"] == run, "valid"].sum()) for run in ("plain", "tuned")}
+    assert passed["plain"] == 0 and f"{passed['tuned']} of 100 answers pass the check, before it none did" in text
     for name in ("role", "context", "thinking"):
         assert more[name]["ci95"][0] < 0 < more[name]["ci95"][1]
+    after_six_looks = prompting.effects(rows)["p_holm"]  # as the notebook's table
+    assert after_six_looks["format"] < 0.05 < after_six_looks[["check", "temperature"]].min()

@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medimgen import claims
 from medimgen.data import radiographs
+from medimgen.paths import ROOT
 
 COUNTS = {"normal": 25, "bacterial": 45, "viral": 25}
 
@@ -345,3 +347,11 @@ def test_rows_say_met_only_where_the_whole_interval_does():
     assert rows["attribute_tilt"]["met"] is False and rows["coverage_test"]["met"] is False
     document = {"made": "2026-01-01T00:00:00Z", "code_version": "1", "weights_sha256": "a" * 64}
     _schema.validate(document | {"sections": {"quality": list(rows.values())}}, "dossier", "quality.json")
+
+
+def test_lesson_1_quotes_the_ruler_as_recorded():
+    page = " ".join((ROOT / "lessons" / "01-local-generative-ai.md").read_text(encoding="utf-8").split())
+    found = claims.result("L1d")
+    assert "{:.1f} ({:.1f} to {:.1f}); the normal ones".format(found["estimate"], *found["ci95"]) in page
+    normal = found["exploratory"]["normal"]
+    assert "still at {:.0f} ({:.0f} to {:.0f})".format(normal["estimate"], *normal["ci95"]) in page

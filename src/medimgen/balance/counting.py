@@ -88,11 +88,7 @@ def analyse(table: pd.DataFrame, by: Sequence[str] = ("subtype",), unit: str | N
     cells = pd.MultiIndex.from_product(names, names=by).to_frame(index=False)
     cells["films"] = np.bincount(flat, minlength=size)
     if unit:
-        if table[unit].isna().any():
-            raise CourseError(
-                f"{table[unit].isna().sum()} rows have no {unit}", next=f"name each, or table.dropna(subset=[{unit!r}])"
-            )
-        patients = pd.factorize(table[unit])[0][rows]
+        patients = _units(table, unit)[rows]
         seen = pd.unique(flat * (patients.max() + 1) + patients) // (patients.max() + 1)
         cells["patients"] = np.bincount(seen, minlength=size)
     cells = cells.sort_values("films", ascending=False, kind="stable", ignore_index=True)
@@ -103,6 +99,15 @@ def analyse(table: pd.DataFrame, by: Sequence[str] = ("subtype",), unit: str | N
     return Balance(
         tuple(by), len(table), cells, together, imbalance, simpson, tuple(cells[by].iloc[-1]), int((n == 0).sum())
     )
+
+
+def _units(table: pd.DataFrame, unit: str) -> np.ndarray:
+    """A whole number for each row's patient; CourseError where one is missing, who would count as somebody else."""
+    if missing := int(table[unit].isna().sum()):
+        raise CourseError(
+            f"rows without {unit}: {missing}", next=f"fill the column, or table.dropna(subset=[{unit!r}])"
+        )
+    return pd.factorize(table[unit])[0]
 
 
 def _cross(column: pd.Series, rows: np.ndarray, codes: list):
