@@ -398,6 +398,10 @@ def test_the_notebook_quotes_the_claims_as_recorded(recipe):
     assert "**{} of these edits were silent** ({})".format(*percent(silent)) in text
     taken, kept = counted["taken"] >= recipe.LEAST_TAKEN, counted["kept"] >= recipe.LEAST_KEPT * counted["asked_of"]
     assert (~taken).sum() == 6 and (taken & ~recipe.intact(counted)).sum() == (taken & ~kept).sum() == 17
+    moved = [(~kept)[counted["kind"] == kind] for kind in ("overwriting", "insertion")]
+    told = "in {} of {} edits against {} of {}".format(*(n for some in moved for n in (some.sum(), len(some))))
+    languages = (~kept)[counted["relation"] == "language"]
+    assert f"{told}, most of all among languages ({languages.sum()} of {len(languages)})" in text
     more, other = silent["exploratory"], checked["exploratory"]
     parts = (more["silent_insertion"], more["silent_overwriting"], more["four_bits"], more["quiet"])
     for share in (*parts, other["false_signature"], other["found_asked"]):

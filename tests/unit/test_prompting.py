@@ -327,7 +327,8 @@ def test_the_notebook_quotes_the_claim_as_recorded():
     assert "examples add {} {}".format(*quoted(more["examples_json"])) in text
     assert "they take away {} {}".format(*quoted(more["examples_words"], -1)) in text
     assert "costs {} of F1 {}".format(*quoted(more["format"], -1)) in text
-    assert f"{share['invalid_zero']} of the answers fail the check, and with them {share['invalid_three']}" in text
+    failing = f"{100 * more['invalid_zero']['estimate']:.1f} % of the answers fail the check"
+    assert f"{failing}, and with them {share['invalid_three']}" in text
     assert f"search has {more['f1_search']['estimate']:.2f}" in text
     assert f"best of the sixteen prompts has {more['f1_best']['estimate']:.2f}" in text
     assert f"for {share['exact_none']} of the reports, the sixteen prompts for {share['exact']}" in text
