@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from scipy.fft import dctn
 
+from medimgen import pictures
 from medimgen.errors import CourseError
 
 BITS, SIDE, FILE = 511, 64, "likeness.npz"
@@ -33,7 +34,7 @@ def signs(picture: Image.Image | np.ndarray) -> np.ndarray:
         if picture.dtype != np.uint8:
             raise CourseError(f"a picture of {picture.dtype}", next="pass uint8, e.g. (255 * picture).astype('uint8')")
         picture = Image.fromarray(picture)
-    small = picture if picture.mode == "L" else picture.convert("L")
+    small = picture if picture.mode == "L" else pictures.grey(picture)
     method = Image.Resampling.BOX if min(small.size) >= SIDE else Image.Resampling.BILINEAR
     pixels = np.asarray(small.resize((SIDE, SIDE), method), dtype=np.float32)
     return dctn(pixels, norm="ortho").ravel()[lowest_frequencies()] > 0

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageSequence
 
-from medimgen import dicom, likeness, report
+from medimgen import dicom, likeness, pictures, report
 from medimgen.balance import reviewing
 from medimgen.balance.counting import analyse
 from medimgen.balance.filling import RUN, SETTINGS, TABLE
@@ -38,7 +38,7 @@ SHEET, TEXTS = Path(__file__).with_name("datasheet.md"), (".tsv", ".yml", ".json
 
 def middles(picture: Image.Image, cuts: Iterable[tuple[float, ...]] = CUTS) -> np.ndarray:
     """bool (cuts, 511): signs of the picture with these shares cut off its left, top, right and bottom."""
-    grey = picture.convert("L")
+    grey = pictures.grey(picture)
     grey.thumbnail((256, 256), Image.Resampling.BOX)
     w, h = grey.size
     boxes = ((round(a * w), round(b * h), w - round(c * w), h - round(d * h)) for a, b, c, d in cuts)
@@ -71,11 +71,8 @@ def _frames(path: Path) -> Iterator[Image.Image]:
             yield from (Image.fromarray(dicom.window(film)) for film in itertools.chain([first], rest))
             return
         with Image.open(path) as picture:
-            for frame in ImageSequence.Iterator(picture):
-                x = np.asarray(frame, float if frame.mode[0] in "IF" else None)
-                stretched = (255 * (x - x.min()) / max(1, np.ptp(x))).astype(np.uint8)
-                yield Image.fromarray(stretched) if x.dtype == float else frame
-    except (OSError, ValueError, SyntaxError, CourseError, Image.DecompressionBombError):
+            yield from map(pictures.grey, ImageSequence.Iterator(picture))
+    except (CourseError, *pictures.BROKEN):
         return
 
 
@@ -119,8 +116,8 @@ def _leaving(folder: Path) -> pd.DataFrame:
     """file, label, prompt, seed and weights of each marked PNG that nobody rejected."""
     rejected, rows = set(reviewing.decisions(folder).query("verdict == 'reject'")["file"]), []
     for path in sorted(folder.glob("*.png")):
-        with Image.open(path) as picture:
-            marks, image = dict(picture.info), np.asarray(picture)
+        picture = pictures.read(path)
+        marks, image = picture.info, np.asarray(picture)
         if marks.get("Synthetic") != "true" or image.dtype != np.uint8 or image.ndim != 2:
             raise CourseError(f"{path.name} is not marked synthetic", next="export only what fill or save_png wrote")
         record = json.loads(marks.get("Record", "{}"))
@@ -141,9 +138,8 @@ def _write(folder: Path, part: Path, rows: pd.DataFrame, kind: str) -> None:
             "Synthetic, not for diagnosis. Drawn by medimgen from the prompt {prompt!r}, seed {seed}, weights SHA-256 "
         )
         told = (told + "{weights}").format(**row)
-        with Image.open(folder / row["file"]) as picture:
-            target = (part / row["file"]).with_suffix(".dcm")
-            dicom.write(target, np.asarray(picture), synthetic=True, description=told)
+        target, image = (part / row["file"]).with_suffix(".dcm"), np.asarray(pictures.read(folder / row["file"]))
+        dicom.write(target, image, synthetic=True, description=told)
     for file in rows["file"] if kind == "png" else ():
         shutil.copyfile(folder / file, part / file)
     names = [file if kind == "png" else Path(file).with_suffix(".dcm").name for file in rows["file"]]

@@ -11,9 +11,8 @@ from pathlib import Path
 import ipywidgets
 import numpy as np
 import pandas as pd
-from PIL import Image
 
-from medimgen import metrics, prompts
+from medimgen import metrics, pictures, prompts
 from medimgen.errors import CourseError
 from medimgen.widgets import WithFrames, img, show_frames
 
@@ -101,8 +100,8 @@ class review(WithFrames):
             self._draw()
 
     def _picture(self, k: int) -> tuple[str, np.ndarray]:
-        with Image.open(self.folder / self.files[k]) as picture:
-            return picture.info.get("Prompt", "no prompt"), np.asarray(picture.convert("L"))
+        picture = pictures.read(self.folder / self.files[k])
+        return picture.info.get("Prompt", "no prompt"), np.asarray(pictures.grey(picture))
 
     def _draw(self) -> None:
         left = len(self.files) - self.at

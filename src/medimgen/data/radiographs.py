@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from medimgen import pictures
 from medimgen.data.fetch import fetch, is_reachable
 from medimgen.errors import CourseError
 from medimgen.paths import ROOT, cache_dir
@@ -176,6 +177,4 @@ def _squash(path: Path, size: int) -> np.ndarray:
 
 
 def _grey(path: Path) -> Image.Image:
-    image = Image.open(path)
-    image.draft("L", image.size)  # decode luminance only: same values, half the time
-    return image.convert("L")
+    return pictures.grey(pictures.read(path, draft="L"))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from medimgen import pictures
 from medimgen.errors import CourseError
 
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -35,15 +36,15 @@ class Source:
 
     def read(self) -> tuple[np.ndarray, list[str], dict[int, str]]:
         """Pictures float32 (n, h, w) in 0..1, the sha256 of each, and what kept a film from being read."""
-        pictures, hashes, faults = {}, [], {}
+        found, hashes, faults = {}, [], {}
         for i, film in enumerate(self.films):
             hashes.append(hashlib.sha256(_bytes(film)).hexdigest())
             try:
-                pictures[i] = _squash(_grey(film), self.size)
+                found[i] = _squash(_grey(film), self.size)
             except (CourseError, OSError, ValueError) as error:
                 faults[i] = f"not read: {getattr(error, 'what', error)}"
-        blank = np.zeros_like(next(iter(pictures.values()), np.zeros((8, 8), np.float32)))
-        return np.stack([pictures.get(i, blank) for i in range(len(self.films))]), hashes, faults
+        blank = np.zeros_like(next(iter(found.values()), np.zeros((8, 8), np.float32)))
+        return np.stack([found.get(i, blank) for i in range(len(self.films))]), hashes, faults
 
 
 def source(images, size: int | None = None) -> Source:
@@ -87,7 +88,7 @@ def _grey(film) -> np.ndarray:
 
         return dicom.read(film).window() / np.float32(255)
     if isinstance(film, Path):
-        film = Image.open(film)
+        film = pictures.read(film)
         film = np.asarray(film.convert("RGB") if film.mode == "P" else film)
         if film.ndim == 3 and (film == film[..., :1]).all():
             film = film[..., 0]

@@ -112,24 +112,13 @@ def _overlap(a: Box, b: Box) -> bool:
 
 
 def _pictures(path: Path) -> Iterator[np.ndarray]:
-    from PIL import Image, UnidentifiedImageError
-
-    from medimgen import dicom
+    from medimgen import dicom, pictures
 
     try:
-        with Image.open(path) as picture:
-            x = np.asarray(picture if picture.mode[0] in "IF" else picture.convert("L"))
-        if x.dtype != np.uint8:  # 16 bits or more: convert("L") would cut them off at 255
-            x = np.nan_to_num(x.astype(float))
-            x = (255 * (x - x.min()) / max(1, np.ptp(x))).astype(np.uint8)
-        yield x
+        yield np.asarray(pictures.grey(pictures.read(path)))
         return
-    except UnidentifiedImageError:
+    except pictures.NoPicture:
         first = dicom.read(path, frame=0, colour="grey")
-    except OSError as error:
-        raise CourseError(
-            f"cannot read {path.name}: {error}", next="check the path, and that the file is whole"
-        ) from error
     for film in [first] + [dicom.read(path, frame=first.frames - 1, colour="grey")] * (first.frames > 1):
         low, high = float(np.nanmin(film.pixels)), float(np.nanmax(film.pixels))
         yield film.window()
