@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
-from notebook_lint import badge_line
+from notebook_lint import MARK, badge_line
 
 BUDGET = {"seconds": 60, "peak_mb": 1500}
 RESEARCH_BUDGET = {"seconds": 180, "peak_mb": 2000}
@@ -47,11 +47,15 @@ print(sum(i % 7 for i in range(3_000_000)), [numpy.ones(25_000_000).sum() for _ 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run took: seconds at the yardstick's pace, peak memory in 10^6 bytes, and the clock's own seconds."""
+    """What one run took: seconds at the yardstick's pace, peak memory in 10^6 bytes, and the clock's own seconds.
+
+    surprises: what its cells put out and should not have; see the function of that name.
+    """
 
     seconds: float
     peak_mb: float
     raw_seconds: float = math.nan
+    surprises: tuple[str, ...] = ()
 
 
 def yardstick() -> float:
@@ -112,6 +116,21 @@ def environment(**values: str) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
+def surprises(kept: nbformat.NotebookNode, ran: nbformat.NotebookNode) -> tuple[str, ...]:
+    """Cells of `ran` that wrote to stderr, and those whose output is not the one that they keep in `kept`."""
+
+    def text(cell: nbformat.NotebookNode) -> str:
+        return "".join(o.get("text") or o.get("data", {}).get("text/plain", "") for o in cell.get("outputs", []))
+
+    found = []
+    for number, (old, new) in enumerate(zip(kept.cells, ran.cells, strict=True)):
+        noise = "".join(o.text for o in new.get("outputs", []) if o.get("name") == "stderr")
+        found += [f"cell {number} wrote to stderr: {noise}"] if noise else []
+        if MARK in old.source and text(old) != text(new):
+            found.append(f"cell {number} keeps {text(old)!r} and now says {text(new)!r}")
+    return tuple(found)
+
+
 def run_alone(notebook: nbformat.NotebookNode, folder: Path, tier: str, timeout: int = 900) -> Cost:
     """Run a notebook in a fresh kernel of this Python; the notebook given is not changed.
 
@@ -132,7 +151,7 @@ def run_alone(notebook: nbformat.NotebookNode, folder: Path, tier: str, timeout:
                 for number, cell in enumerate(copy.cells):
                     client.execute_cell(cell, number)
                 seconds = time.perf_counter() - start
-    return Cost(seconds, peak[0])
+    return Cost(seconds, peak[0], surprises=surprises(notebook, copy))
 
 
 def measure(path: Path, tiers: list[str], last: list[float] | None = None) -> Cost:
@@ -145,10 +164,11 @@ def measure(path: Path, tiers: list[str], last: list[float] | None = None) -> Co
     for tier in tiers:
         cost, after = run_alone(notebook, path.parent, tier), yardstick()
         pace = 2 * YARDSTICK_SECONDS / (before + after)
-        costs.append(Cost(cost.seconds * pace, cost.peak_mb, cost.seconds))
+        costs.append(Cost(cost.seconds * pace, cost.peak_mb, cost.seconds, cost.surprises))
         before = after
     last.append(before)
-    return Cost(*(max(getattr(c, name) for c in costs) for name in ("seconds", "peak_mb", "raw_seconds")))
+    worst = [max(getattr(c, name) for c in costs) for name in ("seconds", "peak_mb", "raw_seconds")]
+    return Cost(*worst, tuple(said for c in costs for said in c.surprises))
 
 
 def rounded(cost: Cost, tiers: list[str]) -> dict:

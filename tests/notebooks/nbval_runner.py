@@ -148,19 +148,23 @@ class Mutant:
 
 
 def mutate(notebook: nbformat.NotebookNode) -> Mutant:
-    """Change every asserted number of a notebook, one at a time, all in one run.
+    """Change every asserted number of a notebook, one at a time, all in one run with the notebook itself.
 
-    After each cell come cells that repeat its assertions with one number changed, so that the cells that
-    follow still find what they need; of the kept outputs one digit is changed in place.
+    Each cell stands as it is, and must pass. After it come cells that repeat its assertions with one number changed,
+    so that the cells that follow still find what they need; and, if it keeps an output, the cell once more with one
+    digit of that changed.
     """
     new, groups, count = [], {}, 0
-    for cell in copy.deepcopy(notebook.cells):
-        new.append(cell)
+    for cell in notebook.cells:
+        new.append(copy.deepcopy(cell))
         if cell.cell_type != "code":
             continue
-        if MARK in cell.source and nudge_outputs(cell):
-            groups[f"output of code cell {count}"] = {count}
         count += 1
+        wrong = nbformat.v4.new_code_cell(cell.source, metadata=cell.metadata, outputs=copy.deepcopy(cell.outputs))
+        if MARK in cell.source and nudge_outputs(wrong):
+            groups[f"output of code cell {count - 1}"] = {count}
+            new.append(wrong)
+            count += 1
         for statement in statements(cell.source):
             mutants = [nbformat.v4.new_code_cell(source) for source in changed(statement)]
             if mutants:

@@ -7,8 +7,8 @@ import measure_notebooks as bench
 import nbformat
 import pytest
 from measure_notebooks import BUDGET, Cost
-from notebook_lint import badge_line, lint
-from test_lint import good, write
+from notebook_lint import MARK, badge_line, lint
+from test_lint import find, good, write
 
 from medimgen.paths import ROOT
 
@@ -26,9 +26,11 @@ def last():
 @pytest.mark.serial
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_badge_and_budget(path, last):
-    """In the fullest tier of this machine, which has more to load; test_nbval.py runs every tier."""
+    """In the fullest tier of this machine, where no cell may warn or print another result than the one it keeps."""
     facts, tier = nbformat.read(path, as_version=4).metadata["medimgen"], bench.tiers_here()[-1:]
-    found = bench.complaints(bench.measure(path, tier, last), facts, bench.budget_of(path))
+    cost = bench.measure(path, tier, last)
+    assert cost.surprises == ()
+    found = bench.complaints(cost, facts, bench.budget_of(path))
     if found:  # a neighbour on the same machine only ever adds time: what is too slow stays so
         found = bench.complaints(bench.measure(path, tier, last), facts, bench.budget_of(path))
     assert found == []
@@ -56,13 +58,27 @@ def test_time_and_memory_are_seen(tmp_path):
     cells = [
         "import subprocess, sys, time\nblock = bytearray(b'x') * 150_000_000",
         "code = \"import time; b = bytearray(b'x') * 150_000_000; time.sleep(1)\"",
-        "subprocess.run([sys.executable, '-c', code], check=True); print(len(block))",
+        "subprocess.run([sys.executable, '-c', code], check=True); print(len(block), file=sys.stderr)",
     ]
     make = nbformat.v4.new_code_cell
     idle = bench.run_alone(nbformat.v4.new_notebook(cells=[make("x = 1")]), tmp_path, "pocket")
     busy = bench.run_alone(nbformat.v4.new_notebook(cells=[make(c) for c in cells]), tmp_path, "pocket")
     assert 280 < busy.peak_mb - idle.peak_mb < 360
     assert busy.seconds - idle.seconds > 0.9
+    assert idle.surprises == () and busy.surprises == ("cell 2 wrote to stderr: 150000000\n",)
+
+
+def test_another_output_than_the_one_kept_is_a_surprise():
+    """Compared as text, however the kernel cut it into pieces; a cell without the mark may say what it likes."""
+    kept, ran = good(), good()
+    cell = find(ran, MARK)
+    assert bench.surprises(kept, ran) == ()
+    piece = partial(nbformat.v4.new_output, "stream", name="stdout")
+    cell.outputs = [piece(text="1"), piece(text="6\n")]
+    find(ran, "y = 1").outputs = [piece(text="new")]
+    assert bench.surprises(kept, ran) == ()
+    cell.outputs.pop()
+    assert len(bench.surprises(kept, ran)) == 1
 
 
 def test_a_slow_machine_is_told_from_a_slow_notebook(tmp_path, monkeypatch):

@@ -1,4 +1,7 @@
-"""Every notebook runs in every data tier, prints no warning, and goes red when an asserted number is wrong."""
+"""Every notebook runs in the pocket tier, prints no warning, and goes red when an asserted number is wrong.
+
+In one run: mutate() leaves every cell as it is and adds wrong ones. The full tier is run by test_badges.py.
+"""
 
 import nbformat
 import pytest
@@ -32,12 +35,7 @@ def test_there_are_notebooks():
     assert RESEARCH
 
 
-def test_runs(path, tier, tmp_path):
-    notebook = read(path)
-    assert verdict(notebook, run_nbval(notebook, path.parent, tier, tmp_path)) == ""
-
-
-def test_one_wrong_number_turns_it_red(path, tmp_path):
+def test_runs_and_one_wrong_number_turns_it_red(path, tmp_path):
     mutant = mutate(read(path))
     assert mutant.groups, f"{path.name} asserts no number and keeps no output with one"
     run = run_nbval(mutant.notebook, path.parent, "pocket", tmp_path)
@@ -45,17 +43,8 @@ def test_one_wrong_number_turns_it_red(path, tmp_path):
     assert mutant.complaints(run) == []
 
 
-def test_research_runs_as_a_smoke_run(research, tmp_path):
-    notebook = read(research)
-    assert verdict(notebook, run_nbval(notebook, research.parent, "pocket", tmp_path)) == ""
-
-
-def test_one_wrong_number_turns_a_smoke_run_red(research, tmp_path):
-    mutant = mutate(read(research))
-    assert mutant.groups
-    run = run_nbval(mutant.notebook, research.parent, "pocket", tmp_path)
-    assert len(run.cells) == len(code_cells(mutant.notebook)), run.text
-    assert mutant.complaints(run) == []
+def test_research_runs_as_a_smoke_run_and_one_wrong_number_turns_it_red(research, tmp_path):
+    test_runs_and_one_wrong_number_turns_it_red(research, tmp_path)
 
 
 def kept(source, text):
