@@ -67,7 +67,7 @@ PYTEST := $(PY) recipes/offline.py $(PY) -m pytest
 test: dev pocket
 	@$(PY) recipes/browser_generator.py
 	@$(BIN)/medimgen fetch axe-core
-	$(SHARED) $(PYTEST) -n 2 --dist loadfile -m "not slow and not serial"
+	$(SHARED) $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not serial"
 	$(ALONE) $(PYTEST) -m "serial and not slow"
 
 test-full: test

@@ -4,7 +4,6 @@ axe-core comes by the manifest (`medimgen fetch axe-core`, before the network is
 find; what it cannot is listed in the manifest's entry. Everything folded is opened before it looks.
 """
 
-import runpy
 
 import build_book
 import pytest
@@ -13,7 +12,6 @@ from medimgen.data.fetch import fetch, is_reachable
 from medimgen.paths import ROOT
 
 pytestmark = pytest.mark.browser
-site = runpy.run_path(str(ROOT / "tests" / "site" / "conftest.py"))["site"]
 NAMES = [*build_book.pages(ROOT / "_toc.yml"), "404", "genindex", "search"]
 QUIZ = "lessons/00-setup"
 SERIOUS = """async () => {

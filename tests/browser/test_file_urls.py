@@ -4,7 +4,6 @@ Opened as a file, a page may not read another one: the search says so, and the p
 """
 
 import re
-import runpy
 import shutil
 
 import browser_generator
@@ -15,7 +14,6 @@ import tiny_site
 from medimgen.paths import ROOT
 
 pytestmark = pytest.mark.browser
-site = runpy.run_path(str(ROOT / "tests" / "site" / "conftest.py"))["site"]
 NAMES = [*build_book.pages(ROOT / "_toc.yml"), "404", "genindex", "search"]
 FORBIDDEN = re.compile(r"CORS policy|net::ERR_FAILED")  # what a browser says of one file that reads another
 STYLED = "getComputedStyle(document.documentElement).getPropertyValue('--course-serif') !== ''"

@@ -1,15 +1,11 @@
 """Pages on paper, sliders over pictures drawn beforehand, by keyboard, and slides that are too full; as files."""
 
-import runpy
 
 import make_slides
 import nbformat
 import pytest
 
-from medimgen.paths import ROOT
-
 pytestmark = pytest.mark.browser
-site = runpy.run_path(str(ROOT / "tests" / "site" / "conftest.py"))["site"]
 PAGES = ["lessons/claims", "notebooks/03-robustness"]
 WITH_SLIDERS = ["00-meet-the-films", "03-robustness"]
 DEAD = ".bd-header-article, .bd-sidebar-primary, .bd-sidebar-secondary, .prev-next-footer, button, input, .headerlink"
