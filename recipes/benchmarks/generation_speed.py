@@ -84,10 +84,10 @@ def ratios() -> dict:
 
     @torch.inference_mode()
     def guided_step_and_decode():
-        return pipe.unet(x, 499, words), made._decode(x[:1])
+        return pipe.unet(x, 499, words), made.decode(x[:1])
 
     with torch.inference_mode():
-        words = made._words(PROMPT).expand(2, -1, -1)
+        words = made.words(PROMPT).expand(2, -1, -1)
     turns = {"image": lambda: made(PROMPT, seed=1), "unit": guided_step_and_decode,
              "fifty": lambda: made(PROMPT, seed=1, steps=50)}  # fmt: skip
     for run in turns.values():

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from medimgen.errors import CourseError
-from medimgen.generate import Generator, Result, _quiet
+from medimgen.generate import Generator, Result, quietly
 from medimgen.paths import ROOT
 
 FOLDER = ROOT / "models" / "cxr-mini-control"
@@ -45,7 +45,7 @@ class Control(Generator):
         if not any(folder.glob("*.safetensors")):
             raise CourseError(f"no ControlNet in {folder}", next="run `python recipes/train_control.py`")
         made = super().load(path, adapter)
-        with _quiet():
+        with quietly():
             from diffusers import ControlNetModel
 
             made.net = ControlNetModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).float()
@@ -87,7 +87,7 @@ class Control(Generator):
         self._check(settings, mask, film, region, hold, strength)
         start = time.perf_counter()
         with torch.inference_mode():
-            images = self._decode(self._walk(settings, mask, hold, film, region, strength))
+            images = self.decode(self._walk(settings, mask, hold, film, region, strength))
         if region is not None:
             images = np.where(region, images, film)
         more = {"patient_derived": derived or self.stamp.get("patient_derived", False)}
@@ -121,7 +121,7 @@ class Control(Generator):
         import torch.nn.functional as F
 
         n, scheduler, extra = settings["n"], self.pipe.scheduler, {}
-        words, noise = self._words(settings["prompt"]).expand(n, -1, -1), self._noise(settings, 0)
+        words, noise = self.words(settings["prompt"]).expand(n, -1, -1), self._noise(settings, 0)
         scheduler.set_timesteps(settings["steps"])
         times, first, x = scheduler.timesteps, 0, noise * scheduler.init_noise_sigma
         if film is not None:

@@ -14,10 +14,8 @@ Only prompts and seeds are taken from the run, and the images drawn again from t
 mistake. The adapter is not patient-derived; it is stamped with who preferred. Not a medical device.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from itertools import chain
-from pathlib import Path
 
 import ipywidgets
 import numpy as np
@@ -40,16 +38,7 @@ not a medical device, not for diagnosis. `pipe.load_lora_weights("this folder")`
 class Preferred(finetune.Finetuned):
     """What `prefer` made: as `Finetuned`, where `films` are the images that were preferred."""
 
-    def save(self, folder: str | Path) -> Path:
-        """Write weights that stock diffusers loads, the stamp and a card."""
-        from safetensors.torch import save_file
-
-        folder, stamp = finetune._writable(folder), json.dumps(self.stamp, indent=1)
-        head = {"format": "pt", "patient_derived": "false", "stamp": stamp}
-        save_file(finetune._lora().layers(self.generator.pipe.unet), folder / finetune.WEIGHTS, head)
-        for name, text in ((finetune.STAMP, stamp + "\n"), ("README.md", CARD.format(**self.stamp))):
-            (folder / name).write_text(text, encoding="utf-8", newline="\n")
-        return folder
+    card = CARD
 
 
 class thumbs(WithFrames):
@@ -155,7 +144,7 @@ def prefer(
     Raises CourseError for what `preferred` refuses, and for images that are not this generator's or that began with a
     picture. Images too like a film of the training data are never learnt from.
     """
-    lora, (images, prompts) = finetune._lora(), drawn(run)
+    lora, (images, prompts) = finetune.load_lora(), drawn(run)
     told = by if isinstance(by, str) else " ".join(str(getattr(by, name, "")) for name in ("name", "sha256"))
     if generator.stamp or not told.strip():
         raise CourseError("an adapter is on already, or nobody prefers", next="Generator.load(), and by='reader 1'")
@@ -170,7 +159,7 @@ def prefer(
     finished, unet = training.run(steps, minutes, reporter(progress, steps), cancel), training.finish()
     stamp |= {"finished": finished, "steps": training.step, "seconds": round(training.seconds, 1)}
     stamp |= {"adapter_sha256": lora.sha256(lora.layers(unet))}
-    bent = finetune._with(generator, unet, stamp)
+    bent = finetune.adapted(generator, unet, stamp)
     fresh = lora.settings(generator, chosen[: finetune.SHOWN], FRESH)
     return Preferred(bent, stamp, images[best], *(g.make(fresh).images for g in (generator, bent)), finished)
 
@@ -184,12 +173,12 @@ def _training(lora, generator: Generator, results: list[Result], best: np.ndarra
     training, latents = lora.Training(generator, images[:1], prompts[:1], chosen, seed), []
     with torch.no_grad():
         for result in results:
-            latents.append(generator._denoise(result.record, False, lambda *_: None)[-1])
+            latents.append(generator.denoise(result.record)[-1])
             k = int(result.images.any((1, 2)).argmax())
-            again = generator._decode(latents[-1][k : k + 1])[0].astype(int)
+            again = generator.decode(latents[-1][k : k + 1])[0].astype(int)
             if result.record["weights_sha256"] != generator.sha256 or abs(again - result.images[k]).max() > 2:
                 raise CourseError("an image is not what its record says", next="pass this generator's run as it is")
-        latents, words = torch.cat(latents), generator._words(prompts)
+        latents, words = torch.cat(latents), generator.words(prompts)
     training.latents = torch.cat([training.latents[0], latents]), latents[best]
     training.words = torch.cat([training.words[0], words]), words[best]
     return training, chosen

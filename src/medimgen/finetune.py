@@ -55,19 +55,20 @@ class Finetuned:
     before: np.ndarray
     after: np.ndarray
     finished: bool
+    card = CARD
 
     def save(self, folder: str | Path) -> Path:
         """Write weights that stock diffusers loads (`pipe.load_lora_weights(folder)`), the stamp and a card."""
         from safetensors.torch import save_file
 
-        lora = _lora()
-
+        lora = load_lora()
         folder, stamp = _writable(folder), json.dumps(self.stamp, indent=1)
-        head = {"format": "pt", "patient_derived": "true", "stamp": stamp}
+        derived = str(self.stamp["patient_derived"]).lower()
+        head = {"format": "pt", "patient_derived": derived, "stamp": stamp}
         save_file(lora.layers(self.generator.pipe.unet), folder / WEIGHTS, head)
         (folder / STAMP).write_text(stamp + "\n", encoding="utf-8", newline="\n")
         told = {**self.stamp, "films": len(self.films)}
-        (folder / "README.md").write_text(CARD.format(**told), encoding="utf-8", newline="\n")
+        (folder / "README.md").write_text(self.card.format(**told), encoding="utf-8", newline="\n")
         return folder
 
 
@@ -99,7 +100,7 @@ def finetune(
     """
     from medimgen.calls import note
 
-    lora = _lora()
+    lora = load_lora()
     output = None if output is None else _writable(output)
     generator = generator or Generator.load()
     if generator.stamp:
@@ -124,7 +125,7 @@ def finetune(
         "adapter_sha256": lora.sha256(lora.layers(unet)),
     }
     note("finetune", stamp)
-    tuned = _with(generator, unet, stamp)
+    tuned = adapted(generator, unet, stamp)
     return Finetuned(tuned, stamp, pictures, before, lora.images(tuned, chosen[:SHOWN]), finished)
 
 
@@ -133,7 +134,7 @@ def attach(generator: Generator, adapter: str | Path) -> Generator:
     from safetensors import safe_open
     from safetensors.torch import load_file
 
-    lora = _lora()
+    lora = load_lora()
     file = Path(adapter) / WEIGHTS
     if not file.is_file():
         raise CourseError(f"no adapter in {adapter} ({WEIGHTS} is missing)", next="finetune(...).save(folder)")
@@ -146,7 +147,7 @@ def attach(generator: Generator, adapter: str | Path) -> Generator:
     pipe = copy.copy(generator.pipe)
     pipe.unet = copy.deepcopy(pipe.unet)
     pipe.load_lora_weights(str(adapter), weight_name=WEIGHTS, adapter_name=lora.FOLDER)
-    return _with(generator, pipe.unet, stamp)
+    return adapted(generator, pipe.unet, stamp)
 
 
 def distance(films: np.ndarray, images: np.ndarray) -> float:
@@ -209,7 +210,7 @@ def _films(films, prompt, generator) -> tuple[np.ndarray, list[str], list[str]]:
     return (pictures * 255).round().astype(np.uint8), hashes, captions
 
 
-def _lora():
+def load_lora():
     """`medimgen.lora`, or what to do when peft is missing."""
     try:
         from medimgen import lora
@@ -229,7 +230,7 @@ def _writable(folder: str | Path) -> Path:
     return folder
 
 
-def _with(generator: Generator, unet, stamp: dict[str, Any]) -> Generator:
+def adapted(generator: Generator, unet, stamp: dict[str, Any]) -> Generator:
     """The same pipeline with another UNet, its records stamped."""
     pipe = copy.copy(generator.pipe)
     pipe.unet = unet

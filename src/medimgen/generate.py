@@ -109,7 +109,7 @@ def check_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """No bars and no advice to install torchvision (which the course does without) while the libraries load."""
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
@@ -152,7 +152,7 @@ class Generator:
         start = time.perf_counter()
         import torch
 
-        with _quiet():
+        with quietly():
             from diffusers import StableDiffusionPipeline
 
             pipe = StableDiffusionPipeline.from_pretrained(
@@ -220,8 +220,8 @@ class Generator:
 
         start = time.perf_counter()
         with torch.inference_mode():
-            states = self._denoise(settings, trajectory, report or reporter(False, 0))
-            decoded = [self._decode(state) for state in states]
+            states = self.denoise(settings, trajectory, report or reporter(False, 0))
+            decoded = [self.decode(state) for state in states]
         record = self._record(settings, time.perf_counter() - start)
         return Result(decoded[-1], record, np.stack(decoded) if trajectory else None)
 
@@ -267,7 +267,8 @@ class Generator:
         note("generate", record)
         return record
 
-    def _words(self, text: str | list[str]):
+    def words(self, text: str | list[str]):
+        """What the UNet is told: the text encoder's states, float tensor (texts, 24, 128)."""
         tokenizer = self.pipe.tokenizer
         ids = tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids
         return self.pipe.text_encoder(ids)[0]
@@ -280,11 +281,11 @@ class Generator:
         rows = [noise(seed, stream, int(np.prod(shape))).reshape(shape) for seed in settings["seeds"]]
         return torch.from_numpy(np.stack(rows))
 
-    def _denoise(self, settings: dict[str, Any], keep: bool, report: Progress) -> list:
+    def denoise(self, settings: dict[str, Any], keep: bool = False, report: Progress = lambda *_: None) -> list:
         """Latents (n, 12, 16, 16) after the last step; with `keep` also the start and every state between."""
         scheduler, n, guidance = self.pipe.scheduler, settings["n"], settings["guidance"]
-        wanted = self._words(settings["prompt"]).expand(n, -1, -1)
-        other = self._words(settings["negative"]).expand(n, -1, -1) if guidance != 1 else None
+        wanted = self.words(settings["prompt"]).expand(n, -1, -1)
+        other = self.words(settings["negative"]).expand(n, -1, -1) if guidance != 1 else None
         scheduler.set_timesteps(settings["steps"])
         x = self._noise(settings, 0) * scheduler.init_noise_sigma
         states, times = [x], scheduler.timesteps
@@ -313,7 +314,7 @@ class Generator:
             return clean
         return scheduler.add_noise(clean, self._noise(settings, k + 1), times[k + 1].expand(len(x)))
 
-    def _decode(self, latents) -> np.ndarray:
+    def decode(self, latents) -> np.ndarray:
         """uint8 (n, 128, 128) of latents, eight at a time to bound memory."""
         vae, made = self.pipe.vae, []
         for part in latents.split(8):

@@ -39,14 +39,12 @@ class Training:
         self.times = pipe.scheduler.timesteps.clone()
         self.signal = pipe.scheduler.alphas_cumprod[self.times].view(-1, 1, 1, 1)
         with torch.no_grad():
-            own = [
-                generator._denoise(settings(generator, chosen[k : k + 8], 1000 + k), False, lambda *_: None)[-1]
-                for k in range(0, OWN, 8)
-            ]
+            starts = range(0, OWN, 8)
+            own = [generator.denoise(settings(generator, chosen[k : k + 8], 1000 + k))[-1] for k in starts]
             films = [pipe.vae.encode(x).latent_dist.mean for x in versions(pictures, seed).split(16)]
             films = torch.cat(films) * pipe.vae.config.scaling_factor
-            words = generator._words(captions).repeat(len(films) // len(pictures), 1, 1)
-            self.latents, self.words = (torch.cat(own), films), (generator._words(chosen[:OWN]), words)
+            words = generator.words(captions).repeat(len(films) // len(pictures), 1, 1)
+            self.latents, self.words = (torch.cat(own), films), (generator.words(chosen[:OWN]), words)
 
     def _enter(self, phase: int) -> None:
         """Train one adapter, the earlier ones standing still."""

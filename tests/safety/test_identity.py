@@ -211,7 +211,8 @@ def test_real_files_of_many_makers(tmp_path):
     written = done.files[done.files["outcome"] == "written"]
     assert len(written) >= 20
     for row in written.itertuples():
-        before, after = dicom.reading._open(source / row.source, [])[0], pydicom.dcmread(tmp_path / "out" / row.target)
+        before, _ = dicom.reading.open_dataset(source / row.source, [])
+        after = pydicom.dcmread(tmp_path / "out" / row.target)
         assert before.PixelData == after.PixelData
         data = (tmp_path / "out" / row.target).read_bytes()
         texts = {str(e.value) for e in before.iterall() if e.VR == "PN"} | {str(before.get("PatientID", ""))}

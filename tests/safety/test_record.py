@@ -113,9 +113,9 @@ def test_fine_tuning_is_recorded(folder, monkeypatch):
     training = Some(run=lambda *_: True, finish=lambda: None, step=3, seconds=12.5)
     lora = Some(OWN=24, RANK=8, images=lambda *_: None, Training=lambda *_: training, layers=lambda _: None)
     lora.sha256 = lambda _: "cd" * 32
-    monkeypatch.setattr(finetune, "_lora", lambda: lora)
+    monkeypatch.setattr(finetune, "load_lora", lambda: lora)
     monkeypatch.setattr(finetune, "_films", lambda *_: ([], ["ef" * 32], ["chest x-ray"]))
-    monkeypatch.setattr(finetune, "_with", lambda *_: generator())
+    monkeypatch.setattr(finetune, "adapted", lambda *_: generator())
     finetune.finetune("films", generator=generator())
     (only,) = record.calls()
     assert (only.what, only.seconds, only.parameters["adapter_sha256"]) == ("finetune", 12.5, "cd" * 32)

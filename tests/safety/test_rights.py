@@ -134,7 +134,7 @@ def test_fine_tuning_refuses_films_that_nothing_may_be_made_from(changed, monkey
     pixels = np.random.default_rng(0).integers(0, 255, (8, 16, 16), dtype=np.uint8)
     digest = hashlib.sha256(pixels[3].tobytes()).hexdigest()
     generator = Some(pipe=Some(unet=Some(config=Some(sample_size=16)), vae_scale_factor=1))
-    monkeypatch.setattr(finetune, "_lora", lambda: None)
+    monkeypatch.setattr(finetune, "load_lora", lambda: None)
     assert len(finetune._films(pixels, "chest x-ray", generator)[0]) == 8
     monkeypatch.setattr(rights, "_known", lambda: (frozenset(), {digest: "nlm-reports"}))
     with pytest.raises(CourseError, match="derive: no"):

@@ -4,13 +4,11 @@ import json
 
 import numpy as np
 import pytest
-import test_generate
 
 from medimgen import feedback, finetune, generate, lora
 from medimgen.errors import CourseError
 from medimgen.paths import ROOT
 
-folder = test_generate.folder
 PROMPTS = ("normal", "pneumonia")
 
 
@@ -25,8 +23,8 @@ class Bright:
 
 
 @pytest.fixture(scope="module")
-def generator(folder):
-    return generate.Generator.load(folder)
+def generator(tiny_model):
+    return generate.Generator.load(tiny_model)
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +129,8 @@ def test_training_is_of_the_images_drawn_and_of_the_preferred(generator, run):
     training, chosen = feedback._training(lora, generator, run, best, 0)
     assert len(training.latents[0]) == len(training.words[0]) == lora.OWN + 64 and len(training.latents[1]) == 2
     images = feedback.drawn(run)[0]
-    assert abs(generator._decode(training.latents[1]).astype(int) - images[best]).max() <= 1
-    assert np.allclose(training.words[1][0], generator._words(PROMPTS[1])[0].detach(), atol=1e-5)
+    assert abs(generator.decode(training.latents[1]).astype(int) - images[best]).max() <= 1
+    assert np.allclose(training.words[1][0], generator.words(PROMPTS[1])[0].detach(), atol=1e-5)
     assert sorted(set(chosen)) == sorted(PROMPTS) and len(chosen) == lora.OWN
 
 
@@ -153,23 +151,23 @@ def test_stamp_says_who_preferred_and_is_not_patient_derived(bent, tmp_path):
     assert head["patient_derived"] == "false" and json.loads(head["stamp"]) == bent.stamp
 
 
-def test_a_saved_adapter_loads_with_its_stamp_and_its_images_may_be_exported(folder, bent, tmp_path):
+def test_a_saved_adapter_loads_with_its_stamp_and_its_images_may_be_exported(tiny_model, bent, tmp_path):
     saved = bent.save(tmp_path / "adapter")
-    loaded = generate.Generator.load(folder, adapter=saved)
+    loaded = generate.Generator.load(tiny_model, adapter=saved)
     assert loaded.stamp == bent.generator.stamp and loaded.stamp["patient_derived"] is False
     result = loaded("normal", seed=3)
     assert abs(result.images.astype(int) - bent.generator("normal", seed=3).images).max() <= 1
     assert generate.save_png(tmp_path / "a.png", result.images[0], result.record).is_file()
     (saved / finetune.WEIGHTS).write_bytes((saved / finetune.WEIGHTS).read_bytes()[:-1] + b"\x7f")
     with pytest.raises(CourseError, match="stamp"):
-        finetune.attach(generate.Generator.load(folder), saved)
+        finetune.attach(generate.Generator.load(tiny_model), saved)
 
 
-def test_saved_weights_load_in_stock_diffusers_and_draw_the_same(folder, bent, tmp_path):
+def test_saved_weights_load_in_stock_diffusers_and_draw_the_same(tiny_model, bent, tmp_path):
     import torch
     from diffusers import StableDiffusionPipeline
 
-    pipe = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    pipe = StableDiffusionPipeline.from_pretrained(tiny_model, local_files_only=True)
     x, words = torch.ones((1, 2, 8, 8)), torch.ones((1, 8, 16))
     with torch.no_grad():
         plain = pipe.unet(x, 500, words).sample

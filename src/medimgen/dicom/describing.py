@@ -1,6 +1,6 @@
 """What a DICOM header says about a person."""
 
-from medimgen.dicom.reading import PIXELS, _noting, _open
+from medimgen.dicom.reading import PIXELS, noting, open_dataset
 
 # keyword, group, does it identify a person, why. The letters are the Basic Profile's action in PS3.15 Table
 # E.1-1 (2024b): X remove, Z empty, D dummy, U new UID. "not listed": the profile leaves it in place.
@@ -79,8 +79,8 @@ def describe(path):
     """
     import pandas as pd
 
-    with _noting([]):
-        ds, _ = _open(path, [])
+    with noting([]):
+        ds, _ = open_dataset(path, [])
         known = [line.split("|") for line in ATTRIBUTES.strip().splitlines()]
         rows = [_row(ds[name], *rest) for name, *rest in known if name in ds]
         names = {name for name, *_ in known}

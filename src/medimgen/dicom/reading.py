@@ -46,8 +46,8 @@ def read(path, frame: int | None = None, *, colour: str = "refuse", rescale: boo
     if colour not in ("refuse", "grey"):
         raise CourseError(f"colour={colour!r} is not known", next='pass colour="grey" or leave it out')
     notes = []
-    with _noting(notes):
-        ds, broken = _open(path, notes)
+    with noting(notes):
+        ds, broken = open_dataset(path, notes)
         _check_pixels(ds, path)
         frames = get_nr_frames(ds, warn=False)
         index = _pick(frame, frames, path)
@@ -106,7 +106,7 @@ def _with_header(values, photometric, bits, frames, index, ds, layers, notes) ->
 
 
 @contextmanager
-def _noting(notes: list):
+def noting(notes: list):
     """Keep pydicom's warnings from the reader: they end as one note."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -117,7 +117,7 @@ def _noting(notes: list):
         notes.append(f"the file breaks the standard in {len(said)} place(s), the first: {first}")
 
 
-def _open(path, notes) -> tuple[Dataset, set]:
+def open_dataset(path, notes) -> tuple[Dataset, set]:
     """The data set and the keywords of its unreadable attributes (which it no longer holds)."""
     path = Path(path)
     if path.is_dir():

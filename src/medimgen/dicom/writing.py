@@ -41,15 +41,16 @@ def write(path, pixels, *, synthetic: bool, description: str, like=None, spacing
             "description must say in 1 to 1024 characters how the picture came about",
             next="pass e.g. description=\"drawn by cxr-mini from the prompt 'normal chest', seed 7\"",
         )
-    _check_target(path, overwrite)
+    check_target(path, overwrite)
     stored = _as_stored(pixels)
     ds = _instance(stored, bool(synthetic), description.strip())
     _add_geometry(ds, like, spacing_mm, stored.shape)
-    _save(ds, path, overwrite)
+    save(ds, path, overwrite)
     return path
 
 
-def _check_target(path, overwrite) -> None:
+def check_target(path: Path, overwrite: bool) -> None:
+    """Raise CourseError unless a file may be written at `path`."""
     if path.is_dir():
         raise CourseError(f"{path} is a folder", next=f"name a file in it, e.g. {path / 'film.dcm'}")
     if not path.parent.is_dir():
@@ -153,14 +154,15 @@ def _add_geometry(ds, like, spacing_mm, shape) -> None:
     setattr(ds, keyword, [format_number_as_ds(row), format_number_as_ds(column)])
 
 
-def _save(ds, path, overwrite) -> None:
+def save(ds: Dataset, path: Path, overwrite: bool) -> None:
+    """Write a data set under a temporary name beside `path`, then rename it; CourseError if the disk refuses."""
     temporary = path.with_name(f".medimgen-{uuid.uuid4().hex}.part")
     try:
         with temporary.open("xb") as file:
             ds.save_as(file, enforce_file_format=True)
             file.flush()
             os.fsync(file.fileno())
-        _check_target(path, overwrite)
+        check_target(path, overwrite)
         temporary.replace(path)
     except OSError as error:
         raise CourseError(

@@ -31,8 +31,8 @@ from pydicom.datadict import dictionary_has_tag
 from pydicom.dataset import Dataset, FileMetaDataset
 
 from medimgen import __version__
-from medimgen.dicom.reading import PIXELS, _noting, _open
-from medimgen.dicom.writing import _check_target, _save
+from medimgen.dicom.reading import PIXELS, noting, open_dataset
+from medimgen.dicom.writing import check_target, save
 from medimgen.errors import CourseError
 
 TABLE, MARK, TEXT = "dicomfields_2026c", ".medimgen-identity", ("LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT")
@@ -78,7 +78,7 @@ def deidentify(source, target, secret=None, keep_dates="remove", *, jobs: int = 
     if source.is_dir():
         rows = _folder(source, target, jobs, (key, keep_dates, pixels))
     else:
-        _check_target(target, overwrite=False)
+        check_target(target, overwrite=False)
         rows = [(source.name, target.name, "written", _one(source, target, key, keep_dates, pixels))]
     files = pd.DataFrame(rows, columns=["source", "target", "outcome", "notes"])
     return Deidentified(files, time.perf_counter() - clock, key)
@@ -137,8 +137,8 @@ def _try(source, target, *how) -> tuple[str, str]:
 
 def _one(source, target, key, keep_dates, pixels) -> str:
     """Clean one file and write it; what its reader should know, without anything it said about the patient."""
-    with _noting([]):
-        ds, broken = _open(source, [])
+    with noting([]):
+        ds, broken = open_dataset(source, [])
         if not any(name in ds for name in PIXELS):
             raise CourseError(f"{source.name} holds no pixels", next="leave documents and reports out: all is content")
         if str(ds.get("BurnedInAnnotation", "")).upper() == "YES" or (pixels and list(pixels(source))):
@@ -148,7 +148,7 @@ def _one(source, target, key, keep_dates, pixels) -> str:
             if pixels:
                 ds.BurnedInAnnotation = "NO"
             notes += [] if pixels else ["pixels not looked at: text may be burned in"]
-            _save(ds, target, overwrite=False)
+            save(ds, target, overwrite=False)
         except CourseError:
             raise
         except Exception as error:  # fail closed, whatever a broken file makes the libraries do
