@@ -18,11 +18,11 @@ from medimgen import likeness
 from medimgen.data.fetch import fetch
 from medimgen.dossier import row
 from medimgen.fidelity import interval, kid
+from medimgen.films import source
 from medimgen.finetune import finetune
 from medimgen.generate import Generator
 from medimgen.paths import ROOT
 from medimgen.report import code_version
-from medimgen.robustness.films import source
 
 FOLDER, RESULT, PROMPT, DRAWS = 44, ROOT / "recipes" / "results" / "finetune.json", "chest x-ray", 2000
 HOW = f"{FOLDER} adult films of nih-cxr8-subset learnt in at most 3 minutes, 24 others held out, 24 images of one noise"

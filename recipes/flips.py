@@ -16,6 +16,7 @@ from medimgen import claims, report, robustness
 from medimgen.classify import FOLDER, SIZE, Classifier
 from medimgen.data import radiographs
 from medimgen.data.fetch import fetch
+from medimgen.films import source
 from medimgen.metrics import Interval, cluster_bootstrap
 from medimgen.paths import cache_dir
 from medimgen.perturb import PERTURBATIONS
@@ -44,7 +45,7 @@ def swept(folder: Path) -> pd.DataFrame:
     for name, (images, numbers, subtypes) in (("test", child_films()), ("adults", adult_films())):
         kept = cache_dir() / "training" / "cxr-classifier" / "sweeps"
         found = robustness.sweep(classifier, images, seeds=SEEDS, size=SIZE, progress=True, resume_folder=kept)
-        p = classifier.predict(robustness.films.source(images, SIZE).read()[0]).round(4)
+        p = classifier.predict(source(images, SIZE).read()[0]).round(4)
         bits = (found.plausible << np.arange(len(SEEDS))).sum(2)
         bits = bits + (found.hardly_visible << np.arange(len(SEEDS), 2 * len(SEEDS))).sum(2)
         rows = pd.DataFrame({"set": name, "number": list(numbers), "subtype": list(subtypes)})

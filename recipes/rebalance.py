@@ -193,7 +193,7 @@ def test_films() -> tuple[np.ndarray, pd.DataFrame]:
     """The official test films and the adults' (nih-cxr8-subset), with set, kind and patient; logged as a test use."""
     from flips import adult_films
 
-    from medimgen.robustness.films import source
+    from medimgen.films import source
 
     report.log_test_use("recipes/rebalance.py", "macro F1 of classifiers of thinned clinic films", "claim L2a")
     films, (files, numbers, kinds) = radiographs.load("test"), adult_films()

@@ -125,7 +125,7 @@ def _films(name: str, size: int, table: Path | None) -> tuple:
         return films.images, _facts(known.rename(columns={"file": "film"})[columns])
     if table is None:
         return name, {}
-    from medimgen.robustness.films import source
+    from medimgen.films import source
 
     files = source(name, size).films
     keys = [p.relative_to(name).as_posix() if Path(name).is_dir() else p.name for p in files]

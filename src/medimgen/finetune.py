@@ -188,7 +188,7 @@ def show_finetuned(result: Finetuned, columns: int = 8):
 
 def _films(films, prompt, generator) -> tuple[np.ndarray, list[str], list[str]]:
     """uint8 (n, side, side), SHA-256 and caption of each; CourseError for what cannot be learnt from."""
-    from medimgen.robustness.films import source
+    from medimgen.films import source
     from medimgen.safety import rights
 
     side = generator.pipe.unet.config.sample_size * generator.pipe.vae_scale_factor

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medimgen import balance, likeness, pictures
+from medimgen import balance, films, likeness, pictures
 from medimgen.balance import exporting, reviewing
 from medimgen.errors import CourseError
-from medimgen.robustness import films
 
 LEVELS = np.linspace(0, 60_000, 64 * 64).reshape(64, 64).astype(np.uint16)
 

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from medimgen.errors import CourseError
+from medimgen.films import Source, source
 from medimgen.generate import reporter
-from medimgen.robustness.films import Source, source
 from medimgen.robustness.models import Model, as_model
 
 ATTEMPTS = 3
