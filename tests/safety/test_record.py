@@ -9,7 +9,7 @@ from types import SimpleNamespace as Some
 
 import pytest
 
-from medimgen import finetune, report
+from medimgen import calls, finetune, report
 from medimgen.errors import CourseError
 from medimgen.generate import Generator
 from medimgen.paths import ROOT
@@ -36,7 +36,7 @@ def draw(made, prompt="chest x-ray, normal", n=1, seed=0, seconds=2.0, **more):
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    monkeypatch.delenv(record.SWITCH, raising=False)
+    monkeypatch.delenv(calls.SWITCH, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "runs"
 
@@ -44,8 +44,8 @@ def folder(tmp_path, monkeypatch):
 def test_every_generation_leaves_a_line_in_the_working_folder(folder):
     draw(generator(), n=3, seed=5)
     draw(generator(), "chest x-ray, zebra")
-    first, second = record.calls()
-    assert folder / "calls.jsonl" == record.log_file().absolute()
+    first, second = calls.calls()
+    assert folder / "calls.jsonl" == calls.log_file().absolute()
     assert first.what == "generate" and first.inputs == {"weights": SHA} and first.seconds == 2.0
     assert first.parameters["seeds"] == [5, 6, 7] and first.parameters["steps"] == 4
     assert second.facts["unseen"] == ["zebra"]
@@ -61,7 +61,7 @@ def test_git_ignores_the_log():
 
 @pytest.mark.parametrize("word", ["no", "off", "0", "False"])
 def test_the_switch_turns_it_off(word, folder, monkeypatch):
-    monkeypatch.setenv(record.SWITCH, word)
+    monkeypatch.setenv(calls.SWITCH, word)
     draw(generator())
     assert not folder.exists()
     with pytest.raises(CourseError, match="log is off"):
@@ -69,7 +69,7 @@ def test_the_switch_turns_it_off(word, folder, monkeypatch):
 
 
 def test_the_switch_moves_it(folder, monkeypatch, tmp_path):
-    monkeypatch.setenv(record.SWITCH, str(tmp_path / "elsewhere"))
+    monkeypatch.setenv(calls.SWITCH, str(tmp_path / "elsewhere"))
     draw(generator())
     assert (tmp_path / "elsewhere" / "calls.jsonl").is_file() and not folder.exists()
 
@@ -81,20 +81,20 @@ def test_a_refused_prompt_is_not_recorded(folder):
 
 
 def test_identifiers_are_blotted_out_of_what_other_models_are_asked(folder):
-    with record.call("a language model", SHA, "Report on Mrs Jane Doe, born 12/03/1961: white patch."):
+    with calls.call("a language model", SHA, "Report on Mrs Jane Doe, born 12/03/1961: white patch."):
         pass
-    line = record.log_file().read_text(encoding="utf-8")
+    line = calls.log_file().read_text(encoding="utf-8")
     assert not any(word in line for word in ("Jane", "Doe", "1961"))
     assert "white patch" in line and "••/••/••••" in line
-    record.note("generate", {"prompt": ["normal", "film of Mr Smith"], "seeds": [1, 2]})
-    assert record.calls()[1].parameters["prompt"] == ["normal", "film of •• •••••"]
+    calls.note("generate", {"prompt": ["normal", "film of Mr Smith"], "seeds": [1, 2]})
+    assert calls.calls()[1].parameters["prompt"] == ["normal", "film of •• •••••"]
 
 
 def test_a_failing_call_is_recorded_and_goes_on_up(folder, tmp_path):
     (tmp_path / "weights.bin").write_bytes(b"abc")
-    with pytest.raises(ZeroDivisionError), record.call("model", tmp_path / "weights.bin", temperature=0):
+    with pytest.raises(ZeroDivisionError), calls.call("model", tmp_path / "weights.bin", temperature=0):
         1 / 0  # noqa: B018
-    (only,) = record.calls()
+    (only,) = calls.calls()
     assert only.outcome == "failed: ZeroDivisionError"
     assert only.inputs["weights"] == report.file_sha256(tmp_path / "weights.bin")
 
@@ -102,10 +102,10 @@ def test_a_failing_call_is_recorded_and_goes_on_up(folder, tmp_path):
 def test_an_adapter_is_named_but_its_films_are_not_listed(folder):
     made = generator(patient_derived=True, adapter_sha256="cd" * 32, adapter_films=9)
     draw(made)
-    record.note("finetune", {"films": ["ef" * 32] * 200, "base_sha256": SHA, "rank": 8, "seconds": 60.0, "seed": 0})
-    first, second = record.calls()
+    calls.note("finetune", {"films": ["ef" * 32] * 200, "base_sha256": SHA, "rank": 8, "seconds": 60.0, "seed": 0})
+    first, second = calls.calls()
     assert first.parameters["patient_derived"] and first.parameters["adapter_sha256"] == "cd" * 32
-    assert "ef" * 32 not in record.log_file().read_text(encoding="utf-8") and second.inputs == {"weights": SHA}
+    assert "ef" * 32 not in calls.log_file().read_text(encoding="utf-8") and second.inputs == {"weights": SHA}
     assert "1 of them are patient-derived" in record.methods()
 
 
@@ -117,7 +117,7 @@ def test_fine_tuning_is_recorded(folder, monkeypatch):
     monkeypatch.setattr(finetune, "_films", lambda *_: ([], ["ef" * 32], ["chest x-ray"]))
     monkeypatch.setattr(finetune, "adapted", lambda *_: generator())
     finetune.finetune("films", generator=generator())
-    (only,) = record.calls()
+    (only,) = calls.calls()
     assert (only.what, only.seconds, only.parameters["adapter_sha256"]) == ("finetune", 12.5, "cd" * 32)
 
 
@@ -127,23 +127,23 @@ def test_a_log_that_cannot_be_written_warns_and_stops_nobody(folder):
         assert draw(generator())["seed"] == 0
     folder.unlink()
     with pytest.warns(UserWarning, match="not recorded"):
-        record.note("model", {"steps": object()})
+        calls.note("model", {"steps": object()})
 
 
 def test_energy_is_watts_times_seconds_with_a_range(folder):
-    assert record.energy(3600) == [5.0, 15.0, 30.0] and record.energy(1800, 2) == [5.0, 15.0, 30.0]
+    assert calls.energy(3600) == [5.0, 15.0, 30.0] and calls.energy(1800, 2) == [5.0, 15.0, 30.0]
     draw(generator(), seconds=7200.0)
-    found = record.calls()[0].facts
-    assert found["energy_wh"] == record.energy(7200, found["cores"])
+    found = calls.calls()[0].facts
+    assert found["energy_wh"] == calls.energy(7200, found["cores"])
 
 
 def test_methods_says_what_the_log_says(folder):
     draw(generator(), n=3, seed=5, seconds=1800)
     draw(generator(), "chest x-ray, viral pneumonia", seed=40, seconds=1800)
-    with record.call("SmolLM2-135M", SHA, "What is pneumonia?"):
+    with calls.call("SmolLM2-135M", SHA, "What is pneumonia?"):
         pass
     text = record.methods("to teach")
-    cores = record.cores()
+    cores = calls.cores()
     for part in ("4 synthetic images", "seeds 5 to 40", "2 prompts", SHA, "4 steps", '"chest x-ray, viral pneumonia"',
                  "SmolLM2-135M (1 call)", "3 calls, 0 of them failed", "took 3600 s", f"{15 * cores:.2g} Wh",
                  f"({5 * cores:.2g} to {30 * cores:.2g} Wh", f"{15 * cores * 3.142:.2g} ml",
@@ -179,13 +179,14 @@ def test_recording_costs_under_two_per_cent_of_an_image(folder):
     made = draw(generator(), n=8)
     start = time.process_time()
     for _ in range(200):
-        record.note("generate", made)
+        calls.note("generate", made)
     assert (time.process_time() - start) / 200 * 1000 < 0.02 * image
 
 
 def test_it_needs_neither_pytorch_nor_the_network(tmp_path):
-    code = "import sys; from medimgen.safety import record; record.note('x', {}); assert 'torch' not in sys.modules"
-    environment = os.environ | {record.SWITCH: str(tmp_path)}
+    code = "import sys, medimgen.safety.record; from medimgen import calls; calls.note('x', {}); "
+    code += "assert 'torch' not in sys.modules"
+    environment = os.environ | {calls.SWITCH: str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
     assert len(report.read(tmp_path / "calls.jsonl")) == 1
 

@@ -13,11 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medimgen.calls import SWITCH, WATTS, Record, call, calls, cores, energy, log_file, note, redacted
+from medimgen.calls import WATTS, Record, calls, cores, energy
 from medimgen.errors import CourseError
 
-__all__ = ["SWITCH", "call", "calls", "claim2024", "cores", "energy", "log_file", "methods", "note", "redacted",
-           "second_opinion"]  # fmt: skip
 WATER, OWN = 3.142, "[yours to write]"
 
 
