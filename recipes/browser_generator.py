@@ -18,7 +18,7 @@ from pathlib import Path
 import export_onnx
 import numpy as np
 
-from medimgen import likeness, prompts
+from medimgen import likeness, markup, prompts
 from medimgen.data.fetch import fetch, is_fetched
 from medimgen.errors import CourseError
 from medimgen.generate import FOLDER, Generator, save_png, weights_sha256
@@ -140,7 +140,7 @@ def pictures() -> str:
             f'<figcaption>“{said}”, seed {seed}</figcaption><button type="button" hidden>Draw this one here</button>'
             "</figure>"
         )
-    return f'<div class="made-before">{"".join(figures)}</div>'
+    return markup.spaced(f'<div class="made-before">{"".join(figures)}</div>')
 
 
 def note(on: bool | None = None) -> str:
@@ -153,7 +153,7 @@ def note(on: bool | None = None) -> str:
         "<code>make book</code> again. The pictures below were made beforehand."
     )
     title = '<p class="admonition-title">Generation is off in this build</p>'
-    return f'<div class="admonition warning">{title}<p>{words}</p></div>'
+    return markup.spaced(f'<div class="admonition warning">{title}<p>{words}</p></div>')
 
 
 def install(site: Path) -> bool:

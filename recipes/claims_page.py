@@ -12,20 +12,18 @@ import base64
 import csv
 import io
 import json
-import re
 import sys
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from medimgen import claims
+from medimgen import claims, markup
 from medimgen.errors import CourseError
 from medimgen.paths import ROOT
 from medimgen.report import RESULTS
 
 STYLE = ROOT / "lessons" / "assets" / "claims.css"
 SEARCH, PAGE = ("Search.setIndex(", ")"), "lessons/claims"
-ENDS = re.compile(r"</(?:b|dd|div|dt|h3|li|p|small|span|summary|td|text|th)>|<br>")
 EDGE = 4  # the plot's half width; what lies further out gets an arrowhead
 WAITING, WITHDRAWN = "not run yet", "withdrawn"
 MARKS = {  # shapes before colours: full circle, empty square, full diamond, cross, empty circle, dash
@@ -108,8 +106,7 @@ def parts(file: Path = ROOT / "claims.yml", folder: Path = RESULTS) -> dict[str,
         f"Download all {len(found)} claims as CSV</a></p>",
         "cards": "".join(card(row) for row in found),
     }
-    # Sphinx's search leaves the tags out and would take the words on both sides of one for a single word.
-    return {name: ENDS.sub(r"\g<0>\n", piece) for name, piece in pieces.items()}
+    return {name: markup.spaced(piece) for name, piece in pieces.items()}
 
 
 def install(site: Path) -> None:
@@ -253,14 +250,13 @@ def _planned(row: Row) -> dict[str, str]:
 def _explored(row: Row) -> str:
     if not row.result or not row.result["exploratory"]:
         return ""
-    body = ""
-    for name, value in row.result["exploratory"].items():
-        said = escape(row.claim["exploratory"].get(name, name))
-        cells = f"<td>{_number(value['estimate'])}</td><td>{_between(value['ci95'])}</td>"
-        body += f'<tr><th scope="row">{said}</th>{cells}</tr>'
-    head = "".join(f'<th scope="col">{h}</th>' for h in ("Exploratory figure", "Estimate", "95 % interval"))
-    shown = f'<table class="table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return _fold(f"{len(row.result['exploratory'])} exploratory figures, without a verdict", shown)
+    lines = [
+        (row.claim["exploratory"].get(name, name), _number(value["estimate"]), _between(value["ci95"]))
+        for name, value in row.result["exploratory"].items()
+    ]
+    heads = ("Exploratory figure", "Estimate", "95 % interval")
+    shown = markup.table(f"Beside claim {row.id}", heads, lines, named=True, kind="table")
+    return _fold(f"{len(lines)} exploratory figures, without a verdict", shown)
 
 
 def table(found: list[Row]) -> str:

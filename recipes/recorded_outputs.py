@@ -18,7 +18,7 @@ from pathlib import Path
 import nbformat
 from measure_notebooks import environment
 
-from medimgen import report
+from medimgen import markup, report
 from medimgen.paths import ROOT
 
 FOLDER = report.RESULTS / "outputs"
@@ -85,6 +85,8 @@ def install(sources: Path, folder: Path = FOLDER) -> None:
         for cell in notebook["cells"]:
             if cell["cell_type"] == "code" and not cell["outputs"]:
                 cell["outputs"] = told["cells"].get(cell["id"], [])
+                for data in (output.get("data", {}) for output in cell["outputs"]):
+                    data |= {"text/html": markup.spaced(data["text/html"])} if "text/html" in data else {}
         badge = "".join(notebook["cells"][0]["source"]).split("\n\n", 2)
         notebook["cells"][0]["source"] = "\n\n".join([*badge[:2], LINE.format(**told), *badge[2:]])
         path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")

@@ -32,6 +32,7 @@ from pathlib import Path
 
 import yaml
 
+from medimgen import markup
 from medimgen._schema import validate
 from medimgen.errors import CourseError
 from medimgen.paths import ROOT
@@ -82,7 +83,7 @@ class Quiz:
         body = "".join(_question(item, number) for number, item in enumerate(self.questions, start=1))
         label = html.escape(f"Quiz: {self.title}")
         intro = "<p>Open an option to see its answer.</p>"
-        return f'<section class="medimgen-quiz" aria-label="{label}">{intro}{body}</section>'
+        return markup.spaced(f'<section class="medimgen-quiz" aria-label="{label}">{intro}{body}</section>')
 
 
 def check(exercise: str, answer: object = ...) -> Feedback:

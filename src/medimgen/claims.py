@@ -23,6 +23,7 @@ from types import ModuleType
 import pandas as pd
 import yaml
 
+from medimgen import markup
 from medimgen._schema import validate
 from medimgen.errors import CourseError
 from medimgen.metrics import Interval
@@ -199,17 +200,9 @@ class Shown:
         return "\n".join([head, *(f"{what}: {e} ({ci}); {n}" for what, e, ci, n in self.lines())])
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col">{h}</th>' for h in ("Run", "Estimate", "95 % interval", "Cases"))
-        body = "".join(
-            f'<tr><th scope="row">{what}</th>' + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>"
-            for what, *cells in self.lines()
-        )
-        claim, primary = html.escape(self.recorded["claim"]), html.escape(self.recorded["primary"])
-        return (
-            f"<table><caption>Claim {html.escape(self.id)}: {claim}<br>{primary}. Verdict: "
-            f"<strong>{self.recorded['verdict']}</strong></caption>"
-            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        )
+        id, claim, primary = (html.escape(text) for text in (self.id, self.recorded["claim"], self.recorded["primary"]))
+        said = f"Claim {id}: {claim}<br>{primary}. Verdict: <strong>{self.recorded['verdict']}</strong>"
+        return markup.table(markup.Html(said), ("Run", "Estimate", "95 % interval", "Cases"), self.lines(), named=True)
 
 
 def show(id: str, live: Interval | None = None, n: str = "", folder: Path = RESULTS) -> Shown:

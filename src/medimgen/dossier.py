@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medimgen import claims, generate, report
+from medimgen import claims, generate, markup, report
 from medimgen._schema import validate
 from medimgen.data import manifest, radiographs
 from medimgen.errors import CourseError
@@ -192,11 +192,8 @@ def _rows(name: str, rows: list[dict]) -> str:
 
 def _table(caption: str, heads: str, rows) -> str:
     """A table with a scrolling frame that the keyboard reaches; `heads` are parted by "|"."""
-    head = "".join(f'<th scope="col">{h}</th>' for h in heads.split("|"))
-    lines = [[escape(c) for c in cells] for cells in rows]
-    body = "".join(f'<tr><th scope="row">{a}</th><td>{"</td><td>".join(rest)}</td></tr>' for a, *rest in lines)
-    table = f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div style="overflow-x:auto" role="region" tabindex="0" aria-label="{escape(caption)}">{table}</div>'
+    inside = markup.table(caption, heads.split("|"), rows, named=True)
+    return f'<div style="overflow-x:auto" role="region" tabindex="0" aria-label="{escape(caption)}">{inside}</div>'
 
 
 def _figure(picture: str, text: str) -> str:
@@ -229,7 +226,8 @@ def parts(document: dict, folder: Path) -> dict[str, str]:
     said = {True: "yes", False: "no"}
     files = [(f["file"], f["sha256"], said[f["same_weights"]], said[f["taken_in"]]) for f in document["recorded"]]
     html["recorded"] = _table("Recorded results", "File|SHA-256|On these weights|Has rows for a dossier", files)
-    return html | {"hashes": _table("Files of the model", "File|SHA-256", document["model"]["files"].items())}
+    html["hashes"] = _table("Files of the model", "File|SHA-256", document["model"]["files"].items())
+    return {name: markup.spaced(part) for name, part in html.items()}
 
 
 def page(document: dict, folder: Path) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from medimgen import requirements, robustness
+from medimgen import markup, requirements, robustness
 from medimgen._schema import validate
 from medimgen.errors import CourseError
 from medimgen.report import code_version
@@ -100,11 +100,8 @@ def _share(value) -> str:
 
 
 def _table(caption: str, heads: str, rows) -> str:
-    """`heads` are parted by "|"; the cells of `rows` are HTML. Nothing if there are no rows."""
-    head = "".join(f'<th scope="col">{h}</th>' for h in heads.split("|"))
-    body = "".join(f"<tr>{''.join(f'<td>{c}</td>' for c in row)}</tr>" for row in rows)
-    table = f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return table if body else ""
+    """`heads` are parted by "|". Nothing if there are no rows."""
+    return markup.table(caption, heads.split("|"), rows) if (rows := list(rows)) else ""
 
 
 def _curve(q, shares: list[float]) -> str:
@@ -112,7 +109,7 @@ def _curve(q, shares: list[float]) -> str:
     told = escape(f"{q.name}: {shares[-1] or 0:.0%} flipped at full severity; the upright line marks {q.plausible}")
     limit = f'<path d="M{120 * q.plausible:.1f} 0V32" stroke="#b35900" stroke-dasharray="3"/>'
     curve = f'<polyline points="{line}" fill="none" stroke="#0b5cad"/>'
-    return f'<svg role="img" aria-label="{told}" width="120" height="32">{limit}{curve}</svg>'
+    return markup.Html(f'<svg role="img" aria-label="{told}" width="120" height="32">{limit}{curve}</svg>')
 
 
 def _figure(x: np.ndarray, text: str) -> str:
@@ -150,12 +147,12 @@ def _page(sweep, document: dict, found: dict, verdicts) -> str:
     for row in document["curves"]:
         shares.setdefault(row["perturbation"], []).append(row["share"])
     kinds = [
-        (escape(q.name), escape(q.cause), f"{q.at(q.plausible):.3g} {escape(q.unit)}", _share(share), curve)
+        (q.name, q.cause, f"{q.at(q.plausible):.3g} {q.unit}", _share(share), curve)
         for q in sweep.perturbations
         for share, curve in [(found[f"flips[{q.name}]"], _curve(q, shares[q.name]))]
     ]
     slices = [
-        (escape(s["slice"]), s["films"], s["patients"], _share(found.get(f"sensitivity[{s['slice']}]")),
+        (s["slice"], s["films"], s["patients"], _share(found.get(f"sensitivity[{s['slice']}]")),
          _share(found[f"plausible_flips[{s['slice']}]"]), "" if s["p_holm"] is None else f"{s['p_holm']:.3f}")
         for s in document["slices"]
     ]  # fmt: skip
@@ -164,7 +161,7 @@ def _page(sweep, document: dict, found: dict, verdicts) -> str:
     if failed:
         verdict = f"{len(failed)} of {len(verdicts)} requirements are not met, "
         verdict += f"{sum(v.requirement.critical for v in failed)} of them safety-critical."
-    faults = [map(escape, (str(f["film"]), f["perturbation"] or "untouched", f["what"])) for f in sweep.faults]
+    faults = [(f["film"], f["perturbation"] or "untouched", f["what"]) for f in sweep.faults]
     template = Template((Path(__file__).parent / "passport.html").read_text(encoding="utf-8"))
     return template.substitute(
         defaultdict(lambda: "not measured", n | {k: _share(v) for k, v in found.items()} | asdict(sweep.settings)),
@@ -175,7 +172,7 @@ def _page(sweep, document: dict, found: dict, verdicts) -> str:
         slices=_table("Slices", "Slice|Films|Patients|Sensitivity|Plausible flips|Differs from the rest: p", slices),
         collection=_table(
             "Films to collect next", "Label|So that a prompt could say|Films, each of another patient|Why",
-            [[escape(str(x[k])) for k in ("label", "words", "how_many", "why")] for x in document["collection"]],
+            [[x[k] for k in ("label", "words", "how_many", "why")] for x in document["collection"]],
         ),
         pictures=_pictures(sweep), faults=_table("What went wrong", "Film|Change|What", faults),
         latency=f"{n['latency_ms']:.1f}", version=escape(document["code_version"]), made=document["made"],

@@ -18,7 +18,6 @@ requirements:
 False
 """
 
-import html
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from pathlib import Path
 
 import yaml
 
+from medimgen import markup
 from medimgen._schema import validate
 from medimgen.errors import CourseError
 from medimgen.report import file_sha256
@@ -123,12 +123,8 @@ class Table:
 
     def _repr_html_(self) -> str:
         heads = ("Verdict", "Requirement", "Asked", "Measured", "Safety-critical", "Why")
-        head = "".join(f'<th scope="col">{h}</th>' for h in heads)
-        body = "".join(f"<tr>{''.join(f'<td>{html.escape(c)}</td>' for c in _cells(v))}</tr>" for v in self.verdicts)
         digest = self.verdicts[0].file_hash[:12] if self.verdicts else ""
-        caption = f"{html.escape(self.title)} (requirements file {digest})"
-        table = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-        return f"<table><caption>{caption}</caption>{table}</table>"
+        return markup.table(f"{self.title} (requirements file {digest})", heads, map(_cells, self.verdicts))
 
 
 def describe(verdict: Verdict) -> str:

@@ -54,6 +54,14 @@ def test_a_page_shows_nothing_of_code_that_has_changed(tmp_path):
     assert cell.outputs == [] and "recorded" not in head.source
 
 
+def test_search_sees_the_words_of_a_recorded_table_one_by_one(tmp_path):
+    table = {"output_type": "display_data", "metadata": {}, "data": {"text/html": "<tr><td>one</td><td>two</td></tr>"}}
+    told = {"day": "2026-01-01", "version": "1", "code": recorded_outputs.code(tiny("1")), "cells": {"b": [table]}}
+    (tmp_path / f"{NAME}.json").write_text(json.dumps(told), encoding="utf-8")
+    _, cell = page(tmp_path, "1", tmp_path)
+    assert cell.outputs[0].data["text/html"].split() == ["<tr><td>one</td>", "<td>two</td>", "</tr>"]
+
+
 def test_live_widgets_and_bars_are_left_out():
     view = {
         "output_type": "display_data",

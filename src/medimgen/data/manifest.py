@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 
+from medimgen import markup
 from medimgen._schema import validate
 from medimgen.errors import CourseError
 from medimgen.paths import ROOT
@@ -144,10 +145,7 @@ def show_licences() -> _Table:
     rows, lines = [], []
     for e in entries().values():
         cells = (e.title, e.tier, e.licence, may.get(e.redistribute, "no"), "yes" if e.derive else "no")
-        link = f'<a href="{html.escape(e.source)}">{html.escape(e.citation)}</a>'
-        body = "".join(f"<td>{html.escape(c)}</td>" for c in cells[1:])
-        rows.append(f'<tr><th scope="row">{html.escape(e.title)}</th>{body}<td>{link}</td></tr>')
+        rows.append([*cells, markup.Html(f'<a href="{html.escape(e.source)}">{html.escape(e.citation)}</a>')])
         lines.append(f"{e.id}: {'; '.join(cells)}; {e.source}")
-    header = "".join(f'<th scope="col">{h}</th>' for h in head)
-    table = f'<table class="licences"><thead><tr>{header}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-    return _Table(table, "\n".join(lines))
+    shown = markup.table("Data sets, and what their licences allow", head, rows, named=True, kind="licences")
+    return _Table(shown, "\n".join(lines))

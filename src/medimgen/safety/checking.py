@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, groupby, islice
 from pathlib import Path
 
-from medimgen import prompts
+from medimgen import markup, prompts
 from medimgen.errors import CourseError
 from medimgen.paths import ROOT
 from medimgen.safety import rules
@@ -33,7 +33,7 @@ SKIPPED = {".git", ".venv", "venv", "node_modules", "__pycache__", ".ipynb_check
 TEXTS, PROMPTS = {".txt", ".md", ".yml", ".yaml", ".json", ".html", ".log"}, {".txt", ".yml", ".yaml"}
 WEIGHTS = {".safetensors", ".gguf", ".onnx"}
 KNOWN = {".ini", ".cfg", ".toml", ".css", ".bib", ".svg", ".lock", ".jsonl", ""}
-CELL = 'style="text-align:left;vertical-align:top"'  # JupyterLab aligns to the right
+CELL = "text-align:left;vertical-align:top"  # JupyterLab aligns to the right
 SERVICES = "openai|anthropic|cohere|mistralai|replicate|together|groq|litellm|gradio_client|boto3|huggingface_hub"
 SERVICES += "|google\\.gen(?:erativeai|ai)|azure\\.ai"
 WEB = "requests|httpx|aiohttp|urllib3?(?:\\.request)?|http\\.client|websockets?|socket|ftplib|smtplib|paramiko"
@@ -90,18 +90,13 @@ class Report:
 
     def _repr_html_(self) -> str:
         known, head = rules.load(), ("Severity", "Where", "What", "Next", "Rule")
-        heads = "".join(f'<th scope="col" {CELL}>{h}</th>' for h in head)
         cells = ((f.severity, f.where, f.what, f.next, f.rule) for f in self.findings)
-        body = "".join(f"<tr>{''.join(f'<td {CELL}>{html.escape(c)}</td>' for c in row)}</tr>" for row in cells)
-        table = f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody>"
         told = "".join(
             f"<dt>{r.id}: {html.escape(r.sentence)}</dt><dd>{html.escape(r.failure)}</dd>"
             for r in known.values()
             if r.id in {f.rule for f in self.findings}
         )
-        return f"<table><caption>{html.escape(self._told())}</caption>{table}</table>" + (
-            f"<dl>{told}</dl>" if told else ""
-        )
+        return markup.table(self._told(), head, cells, cell=CELL) + markup.spaced(f"<dl>{told}</dl>" if told else "")
 
     def html(self) -> str:
         """A page that needs no other file."""

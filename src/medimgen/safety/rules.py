@@ -4,12 +4,12 @@
 >>> rules.show()                              # the table: rule, why, what checks it, what a failure means
 """
 
-import html
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+from medimgen import markup
 from medimgen.errors import CourseError
 
 FILE = Path(__file__).with_name("rules.yml")
@@ -73,10 +73,8 @@ class Table:
 
     def _repr_html_(self) -> str:
         heads = ("Rule", "Why", "What checks it", "What a failure means", "Source")
-        head = "".join(f'<th scope="col">{h}</th>' for h in heads)
         cells = ((r.sentence, r.why, ", ".join(r.check), r.failure, r.source) for r in self.rules)
-        body = "".join(f"<tr>{''.join(f'<td>{html.escape(c)}</td>' for c in row)}</tr>" for row in cells)
-        return f"<table><caption>Nine rules</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return markup.table("Nine rules", heads, cells)
 
 
 def show() -> Table:
