@@ -279,6 +279,15 @@ def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
+def counts(rows: pd.DataFrame) -> dict[str, int]:
+    """What was counted for a claim: its rows, and how many of them the primary figure is of."""
+    if _of(rows) is silence:
+        return {"facts": len(rows), "edits": int((rows["known"] == 1).sum())}
+    test = rows[(rows["split"] == "test") & (rows["kind"] != LONG)]
+    edits = int((test["relation"] != "harmless").sum())
+    return {"rows": len(rows), "edits": edits, "harmless": len(test) - edits}
+
+
 def record(work: Path) -> None:
     """Finish the run and record both claims."""
     file = smollm.weights()
@@ -289,8 +298,7 @@ def record(work: Path) -> None:
     for id, table in tables(rows).items():
         plan = claims.get(id)["primary"]
         interval, explored = _of(table)(table, plan["draws"], plan["seed"])
-        n = {"rows": len(table), "edits": int((table["relation"] != "harmless").sum())}
-        claims.record(id, interval, n=n, run=running.record, rows=table, exploratory=explored)
+        claims.record(id, interval, n=counts(table), run=running.record, rows=table, exploratory=explored)
         print(claims.show(id))
 
 
