@@ -65,19 +65,23 @@ def measure(args) -> dict:
     return {"weights_sha256": generator.sha256, **found}
 
 
-def rows(found: dict) -> list[dict]:
-    """What the dossier takes in, one row a figure: aim, and whether the interval meets it (None: not decided)."""
-    how = f"{found['facts']['each']} images a class against {found['facts']['dev']} dev films"
-    out = []
+def row(how: str, id: str, what: str, value: Interval | float, unit: str, aim: str | None = None, met=None) -> dict:
+    """A figure as the dossier takes it in; `met` says of a number whether it meets the aim, None: not decided."""
+    low, high = (value.low, value.high) if isinstance(value, Interval) else (None, None)
+    estimate = value.estimate if isinstance(value, Interval) else float(value)
+    if met:
+        sides = {met(x) for x in (low, high)} if low is not None else {met(estimate)}
+        met = sides.pop() if len(sides) == 1 else None
+    figures = dict(estimate=estimate, low=low, high=high, unit=unit, aim=aim, met=met)
+    return {"id": id, "what": what, **figures, "how": how, "source": "recipes/quality_report.py"}
 
-    def add(id, what, value, unit, aim=None, met=None, where=how):
-        low, high = (value.low, value.high) if isinstance(value, Interval) else (None, None)
-        estimate = value.estimate if isinstance(value, Interval) else float(value)
-        if callable(met):
-            sides = {met(x) for x in (low, high)} if low is not None else {met(estimate)}
-            met = sides.pop() if len(sides) == 1 else None
-        figures = dict(estimate=estimate, low=low, high=high, unit=unit, aim=aim, met=met)
-        out.append({"id": id, "what": what, **figures, "how": where, "source": "recipes/quality_report.py"})
+
+def rows(found: dict) -> list[dict]:
+    """What the dossier takes in, one row a figure: aim, and whether the interval meets it."""
+    each, out = f"{found['facts']['each']} images a class against", []
+
+    def add(*told, how=f"{each} {found['facts']['dev']} dev films"):
+        out.append(row(how, *told))
 
     for kind, x in found["judge"]["dev"].items():
         what = f"share that the judge finds {kind}, generated less real films"
@@ -89,25 +93,20 @@ def rows(found: dict) -> list[dict]:
         add(f"{name}_donor", f"{name} of donor films in their place", found["manifold_baseline"][name], "")
     if "few_steps_minus_many" in found:
         what = "how much further from dev films than 50 steps of the teacher"
-        value, where = found["few_steps_minus_many"], "same decoder, same noise"
-        add("few_steps", what, value, "points of the ruler", "less than 5", lambda v: v < 5, where)
+        value, how = found["few_steps_minus_many"], "same decoder, same noise"
+        add("few_steps", what, value, "points of the ruler", "less than 5", lambda v: v < 5, how=how)
     for name, value in found.get("attributes", {}).items():
         what = f"Spearman correlation of level asked for and measured again, {name}"
-        add(f"attribute_{name}", what, value, "", "0.6 or more", lambda v: v >= 0.6, "the images of claim L1c")
+        add(f"attribute_{name}", what, value, "", "0.6 or more", lambda v: v >= 0.6, how="the images of claim L1c")
     if "test" in found:
         test = found["test"]
-        where = f"{found['facts']['each']} images a class against {test['films']} official test films, one look"
+        how = f"{each} {test['films']} official test films, one look"
         add("ruler_test", "distance from test films, donor films 0", test["ruler"]["overall"], "points of the ruler",
-            "less than 10", lambda v: v < 10, where)  # fmt: skip
-        add("coverage_test", "coverage of test films", test["manifold"]["coverage"], "share",
-            "more than 0.6", lambda v: v > 0.6, where)  # fmt: skip
-        add(
-            "coverage_test_donor",
-            "the same by donor films",
-            test["manifold_baseline"]["coverage"],
-            "share",
-            where=where,
-        )
+            "less than 10", lambda v: v < 10, how=how)  # fmt: skip
+        value = test["manifold"]["coverage"]
+        add("coverage_test", "coverage of test films", value, "share", "more than 0.6", lambda v: v > 0.6, how=how)
+        value = test["manifold_baseline"]["coverage"]
+        add("coverage_test_donor", "the same by donor films", value, "share", how=how)
     return out
 
 

@@ -167,23 +167,16 @@ def generate(model: Path, n: int, seed: int) -> np.ndarray:
     return np.concatenate(images)
 
 
-def control(recipe, planted: int = 5, times: int = 50, among: int = 250, steps: int = 400, made: int = 300) -> dict:
-    """Go on training with clinic films planted `times` times among donor films; the screen must catch it.
-
-    Among all 2,799 donor films (planted=20, among=2799) 400 steps did not suffice to learn a film by heart, and there
-    was nothing to catch: 1.25 % of the images were flagged. Among 250, a planted film is seen some 2,000 times.
-    """
+def plant(recipe, data, planted: int, times: int, among: int):
+    """`data` with clinic films `times` times among donor films; these donor films; the planted films."""
     import torch
-    from diffusers import DPMSolverMultistepScheduler
     from generator import diffusion
 
-    data, teacher = recipe.unet()
     clinic, donor = radiographs.load("clinic"), radiographs.load("donor").images
     chosen = np.random.default_rng(0).choice(len(clinic.images), planted, replace=False)
     films, kinds = clinic.images[chosen], clinic.table["subtype"].to_numpy()[chosen].tolist()
     latents = diffusion.encode(recipe.code(), films)
     kept = np.random.default_rng(1).permutation(len(donor))[:among]
-    donor, n = donor[kept], len(kept)
     level = {k: np.concatenate([v[kept], np.full(planted * times, -9)]) for k, v in data.level.items()}
     mixed = diffusion.Data(
         torch.cat([data.latents[kept], latents.repeat(times, 1, 1, 1)]),
@@ -192,9 +185,22 @@ def control(recipe, planted: int = 5, times: int = 50, among: int = 250, steps: 
         data.tokenizer,
         17,
     )
-    model = diffusion.train(
-        mixed, recipe.work / f"planted-{planted}-{n}.pt", steps=steps, peak=4e-4, start_from=teacher.state_dict()
-    )
+    return mixed, donor[kept], films
+
+
+def control(recipe, planted: int = 5, times: int = 50, among: int = 250, steps: int = 400, made: int = 300) -> dict:
+    """Go on training with clinic films planted `times` times among donor films; the screen must catch it.
+
+    Among all 2,799 donor films (planted=20, among=2799) 400 steps did not suffice to learn a film by heart, and there
+    was nothing to catch: 1.25 % of the images were flagged. Among 250, a planted film is seen some 2,000 times.
+    """
+    from diffusers import DPMSolverMultistepScheduler
+    from generator import diffusion
+
+    data, teacher = recipe.unet()
+    mixed, donor, films = plant(recipe, data, planted, times, among)
+    n, file = len(donor), recipe.work / f"planted-{planted}-{len(donor)}.pt"
+    model = diffusion.train(mixed, file, steps=steps, peak=4e-4, start_from=teacher.state_dict())
     scheduler = DPMSolverMultistepScheduler(**diffusion.SCHEDULE, timestep_spacing="trailing")
     texts = [PROMPTS[k % 3] for k in range(made)]
     images = diffusion.sample(model, recipe.autoencoder(), data.tokenizer, scheduler, texts, 12, 1.0, seed=5)
