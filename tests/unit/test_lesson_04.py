@@ -176,6 +176,12 @@ def test_glossary_is_read_without_marks_of_the_page():
     assert record_answers.look_up("What removes burned-in letters?", known)[0] == "burned-in text"
 
 
+def test_page_says_whether_the_glossary_is_still_the_one_of_the_recording():
+    same = FIGURES["inputs"]["glossary.md"] == report.file_sha256(record_answers.GLOSSARY)
+    assert same != ("Entries of the glossary have been reworded since" in TEXT)
+    assert 'kept["inputs"]["glossary.md"]' in TEXT
+
+
 def test_page_quotes_the_checks_as_recorded():
     found, said = FIGURES["figures"], "{} of 26 right {}and to {} of 26 wrong ones"
     for way, word in (("alone", "answers "), ("glossary", "ones ")):
