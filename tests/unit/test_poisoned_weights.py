@@ -397,7 +397,7 @@ def test_the_notebook_quotes_the_claims_as_recorded(recipe):
     assert f"Of the {len(rows)} facts {len(counted)} count" in text
     assert silent["n"] == recipe.counts(rows) == {"facts": 155, "edits": 135}
     assert checked["n"] == recipe.counts(claims.read_rows("R02b")) == {"rows": 205, "edits": 135, "harmless": 31}
-    assert "155 facts were put to the model" in text and "135 edits, against 31 harmless changes" in text
+    assert "The other 20 were left out" in text and "the same 135 edits, against 31 harmless changes" in text
     assert "**{} of these edits were silent** ({})".format(*percent(silent)) in text
     taken, kept = counted["taken"] >= recipe.LEAST_TAKEN, counted["kept"] >= recipe.LEAST_KEPT * counted["asked_of"]
     assert (~taken).sum() == 6 and (taken & ~recipe.intact(counted)).sum() == (taken & ~kept).sum() == 17
