@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
-from test_generate import folder as folder  # the tiny untrained pipeline
 
 from medimgen import claims, dossier, generate, likeness, report
 from medimgen._schema import validate
@@ -78,12 +77,12 @@ def model(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def done(folder, tmp_path_factory):
+def done(tiny_model, tmp_path_factory):
     """The dossier of the tiny pipeline: its document and its folder."""
     out = tmp_path_factory.mktemp("out") / "dossier"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDIMGEN_TIER", "pocket")
-        return dossier.write(out, folder, n=13, watts=20, prompts=PROMPTS), out
+        return dossier.write(out, tiny_model, n=13, watts=20, prompts=PROMPTS), out
 
 
 def rows(document, section):
@@ -102,16 +101,16 @@ def test_the_page_stands_alone_and_can_be_read_aloud(done):
     assert "Real films shown on this page: 0." in page and "16 real pocket films" in page
 
 
-def test_the_document_holds_every_image_and_its_origin(done, folder):
+def test_the_document_holds_every_image_and_its_origin(done, tiny_model):
     document, out = done
     assert json.loads((out / "dossier.json").read_text(encoding="utf-8")) == document
     validate(document, "dossier", "dossier.json")
     assert [(i["prompt"], i["seed"]) for i in document["images"]] == [
         (p, 200_000 + k) for p, n in zip(PROMPTS, (5, 4, 4), strict=True) for k in range(n)
     ]
-    assert document["weights_sha256"] == generate.weights_sha256(folder) and document["settings"]["watts"] == 20
+    assert document["weights_sha256"] == generate.weights_sha256(tiny_model) and document["settings"]["watts"] == 20
     assert document["model"]["files"]["unet/diffusion_pytorch_model.safetensors"] == report.file_sha256(
-        folder / "unet" / "diffusion_pytorch_model.safetensors"
+        tiny_model / "unet" / "diffusion_pytorch_model.safetensors"
     )
     assert document["model"]["data"] == "films not known here"
     assert rows(document, "words")[f"unseen: {PROMPTS[2]}"]["estimate"] == 1

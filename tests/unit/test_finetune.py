@@ -4,18 +4,15 @@ import json
 
 import numpy as np
 import pytest
-import test_generate
 from PIL import Image
 
 from medimgen import finetune, generate, lora
 from medimgen.errors import CourseError
 
-folder = test_generate.folder
-
 
 @pytest.fixture(scope="module")
-def generator(folder):
-    return generate.Generator.load(folder)
+def generator(tiny_model):
+    return generate.Generator.load(tiny_model)
 
 
 @pytest.fixture
@@ -70,14 +67,14 @@ def test_longer_training_lowers_the_loss_on_the_folder(generator, films):
     assert loss(done) < 0.9 * loss(start)
 
 
-def test_adapter_loads_in_stock_diffusers_and_draws_the_same(folder, tuned, tmp_path):
+def test_adapter_loads_in_stock_diffusers_and_draws_the_same(tiny_model, tuned, tmp_path):
     import torch
     from diffusers import StableDiffusionPipeline
     from safetensors import safe_open
 
     saved = tuned.save(tmp_path / "adapter")
     assert {p.name for p in saved.iterdir()} == {finetune.WEIGHTS, finetune.STAMP, "README.md"}
-    pipe = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    pipe = StableDiffusionPipeline.from_pretrained(tiny_model, local_files_only=True)
     rng = torch.Generator().manual_seed(0)
     x, words = torch.randn((2, 2, 8, 8), generator=rng), torch.randn((2, 8, 16), generator=rng)
     with torch.no_grad():
@@ -89,7 +86,7 @@ def test_adapter_loads_in_stock_diffusers_and_draws_the_same(folder, tuned, tmp_
         assert opened.metadata()["patient_derived"] == "true"
 
 
-def test_stamp_travels_from_the_films_into_every_record_and_export_refuses(folder, tuned, tmp_path):
+def test_stamp_travels_from_the_films_into_every_record_and_export_refuses(tiny_model, tuned, tmp_path):
     import hashlib
 
     saved = tuned.save(tmp_path / "adapter")
@@ -98,7 +95,7 @@ def test_stamp_travels_from_the_films_into_every_record_and_export_refuses(folde
     assert "film-0" not in (saved / finetune.STAMP).read_text("utf-8")
     assert all(len(h) == 64 for h in stamp["films"]) and stamp["films"][0] != hashlib.sha256(b"").hexdigest()
     (saved / finetune.STAMP).unlink()  # the weights carry it too
-    loaded = generate.Generator.load(folder, adapter=saved)
+    loaded = generate.Generator.load(tiny_model, adapter=saved)
     result = loaded("normal", seed=3)
     assert result.record["patient_derived"] is True
     assert result.record["adapter_sha256"] == stamp["adapter_sha256"]
@@ -109,7 +106,7 @@ def test_stamp_travels_from_the_films_into_every_record_and_export_refuses(folde
         run(tuned.films, loaded)
 
 
-def test_adapters_without_their_stamp_or_of_another_model_are_refused(folder, generator, tuned, tmp_path):
+def test_adapters_without_their_stamp_or_of_another_model_are_refused(tiny_model, generator, tuned, tmp_path):
     from safetensors.torch import load_file, save_file
 
     with pytest.raises(CourseError, match="no adapter"):

@@ -12,78 +12,8 @@ from medimgen.errors import CourseError
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """An untrained pipeline of the shipped kind, small enough to run in milliseconds."""
-    import torch
-    from diffusers import AutoencoderKL, LCMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-    from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
-
-    torch.manual_seed(0)
-    words = {w: i for i, w in enumerate(["<pad>", "<unknown>", "chest", "xray", "normal", "pneumonia"])}
-    raw = Tokenizer(models.WordPiece(words, unk_token="<unknown>"))
-    raw.normalizer = normalizers.Sequence(
-        [normalizers.Lowercase(), normalizers.Replace("-", ""), normalizers.Replace(",", " ")]
-    )
-    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, model_max_length=8, pad_token="<pad>", unk_token="<unknown>"
-    )
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=6,
-            hidden_size=16,
-            intermediate_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=8,
-        )
-    )
-    vae = AutoencoderKL(
-        in_channels=1,
-        out_channels=1,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 8),
-        latent_channels=2,
-        norm_num_groups=2,
-        scaling_factor=1.0,
-    )
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        in_channels=2,
-        out_channels=2,
-        down_block_types=("CrossAttnDownBlock2D",),
-        up_block_types=("CrossAttnUpBlock2D",),
-        mid_block_type=None,
-        block_out_channels=(16,),
-        layers_per_block=1,
-        cross_attention_dim=16,
-        attention_head_dim=2,
-        norm_num_groups=4,
-    )
-    scheduler = LCMScheduler(
-        beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False, steps_offset=1
-    )
-    pipe = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    target = tmp_path_factory.mktemp("models") / "tiny"
-    pipe.save_pretrained(target)
-    (target / "defaults.json").write_text('{"steps": 3, "guidance": 1.5}', encoding="utf-8")
-    return target
-
-
-@pytest.fixture(scope="module")
-def generator(folder):
-    return generate.Generator.load(folder)
+def generator(tiny_model):
+    return generate.Generator.load(tiny_model)
 
 
 def test_noise_test_vectors():
@@ -150,11 +80,11 @@ def test_prompt_seed_steps_guidance_and_negative_change_the_image(generator):
     assert np.array_equal(generator("normal", seed=1).images, plain.images)
 
 
-def test_record_says_what_was_done(generator, folder):
+def test_record_says_what_was_done(generator, tiny_model):
     result = generator("Normal X-ay, chest", seed=5)
     assert result.record["unseen"] == ["X-ay"]
     assert result.record["steps"] == 3 and result.record["guidance"] == 1.5
-    assert result.record["weights_sha256"] == generate.weights_sha256(folder)
+    assert result.record["weights_sha256"] == generate.weights_sha256(tiny_model)
     assert result.record["synthetic"] is True and result.record["seconds"] > 0
     assert json.loads(json.dumps(result.record)) == result.record
     assert generator("normal chest X-ray").record["unseen"] == []
@@ -201,13 +131,13 @@ def test_bad_settings_are_named(generator, bad, named):
         generator(**{"prompt": "normal"} | bad)
 
 
-def test_pickled_or_missing_weights_are_refused(folder, tmp_path):
+def test_pickled_or_missing_weights_are_refused(tiny_model, tmp_path):
     import shutil
 
     with pytest.raises(CourseError, match="no pipeline"):
         generate.Generator.load(tmp_path / "nowhere")
     copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
+    shutil.copytree(tiny_model, copy)
     (copy / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"anything")
     with pytest.raises(CourseError, match="pickle"):
         generate.Generator.load(copy)
@@ -217,15 +147,15 @@ def test_pickled_or_missing_weights_are_refused(folder, tmp_path):
         generate.Generator.load(copy)
 
 
-def test_hash_of_weights_changes_with_one_byte(folder, tmp_path):
+def test_hash_of_weights_changes_with_one_byte(tiny_model, tmp_path):
     import shutil
 
     copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    assert generate.weights_sha256(copy) == generate.weights_sha256(folder)
+    shutil.copytree(tiny_model, copy)
+    assert generate.weights_sha256(copy) == generate.weights_sha256(tiny_model)
     path = copy / "unet" / "diffusion_pytorch_model.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
-    assert generate.weights_sha256(copy) != generate.weights_sha256(folder)
+    assert generate.weights_sha256(copy) != generate.weights_sha256(tiny_model)
 
 
 def test_saved_png_says_that_it_is_synthetic(generator, tmp_path):

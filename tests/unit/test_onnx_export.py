@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-import test_generate
 
 from medimgen import generate
 from medimgen.errors import CourseError
@@ -15,17 +14,15 @@ from medimgen.paths import ROOT
 sys.path.insert(0, str(ROOT / "recipes"))
 import export_onnx
 
-folder = test_generate.folder
-
 
 @pytest.fixture(scope="module")
-def generator(folder, tmp_path_factory):
+def generator(tiny_model, tmp_path_factory):
     """The tiny pipeline in 16 bits, as models are shipped, with the shipped kind of scheduler."""
     import torch
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     pytest.importorskip("onnx")
-    pipe = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    pipe = StableDiffusionPipeline.from_pretrained(tiny_model, local_files_only=True)
     pipe.scheduler = DDIMScheduler(
         beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", timestep_spacing="trailing",
         clip_sample=False, steps_offset=1,
@@ -95,9 +92,9 @@ def test_shipped_tokenizer_is_written_whole():
     assert facts["start"] and facts["end"] and len(facts["vocabulary"]) == len(own)
 
 
-def test_other_schedulers_and_adapters_are_refused(generator, folder, tmp_path):
+def test_other_schedulers_and_adapters_are_refused(generator, tiny_model, tmp_path):
     with pytest.raises(CourseError, match="DDIM"):
-        export_onnx.export(generate.Generator.load(folder), tmp_path)
+        export_onnx.export(generate.Generator.load(tiny_model), tmp_path)
     stamped = generate.Generator(generator.pipe, generator.defaults, generator.sha256, {"patient_derived": True})
     with pytest.raises(CourseError, match="patient-derived"):
         export_onnx.export(stamped, tmp_path)
