@@ -8,13 +8,10 @@ Water: what power plants evaporate, WATER litres a kWh, the average of the Unite
 2304.03271); other grids differ several-fold, and a computer at home is not cooled by it.
 """
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medimgen.calls import WATTS, Record, calls, cores, energy
-from medimgen.errors import CourseError
+from medimgen.calls import WATTS, Record, calls
 
 WATER, OWN = 3.142, "[yours to write]"
 
@@ -87,28 +84,3 @@ def claim2024(path: Path | None = None, since: str = ""):
     table = pd.read_csv(Path(__file__).with_name("claim2024.tsv"), sep="\t", keep_default_na=False)
     table["answer"] = [text.format(**told) or OWN for text in table.pop("prefilled")]
     return table.assign(page="").set_index("item")
-
-
-def second_opinion(work: Callable[[], Any], country: str = "DEU") -> dict[str, float]:
-    """Watt hours of `work()` by codecarbon, offline, beside the range of `energy`. Needs the extra "safety".
-
-    codecarbon states no uncertainty. It reads the processor's counters where it may; elsewhere it takes a typical power
-    from a table times the load, and a constant for memory, which may be most of the sum: hence both are listed.
-    """
-    try:
-        from codecarbon import OfflineEmissionsTracker
-    except ImportError as error:
-        raise CourseError("codecarbon is not installed", next="pip install -e .[safety] -c constraints.txt") from error
-    quiet = {"output_methods": [], "log_level": "error", "allow_multiple_runs": True}
-    tracker = OfflineEmissionsTracker(country_iso_code=country, tracking_mode="process", **quiet)
-    tracker.start()
-    start = time.perf_counter()
-    try:
-        work()
-    finally:
-        seconds = time.perf_counter() - start
-        tracker.stop()
-    found = tracker.final_emissions_data
-    low, middle, high = energy(seconds, cores())
-    codecarbon = {f"codecarbon_{part}": 1000 * getattr(found, f"{part}_energy") for part in ("cpu", "ram")}
-    return codecarbon | {"codecarbon": 1000 * found.energy_consumed, "low": low, "middle": middle, "high": high}
