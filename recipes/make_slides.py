@@ -1,10 +1,11 @@
 """Slides of the core notebooks, from the notebooks themselves: `python recipes/make_slides.py` (or `make slides`).
 
 nbconvert writes them and reveal.js shows them. Which cell is a slide stands in its metadata (`slideshow`); what lies
-beyond the core path, solutions and checks are left out. A short text and the code below it share a slide, and a slide
-that is too full is drawn smaller. reveal.js comes from npm by the manifest's entry `reveal-js`
-and is copied beside the slides, so a folder opens by double click, without a network. The notebooks run first, so
-that their figures are there; `--without-running` leaves the figures out and takes seconds.
+beyond the core path, solutions and checks are left out. A short text and the code below it share a slide, two tables
+or more get a slide of their own after their code, and a slide that is too full is drawn smaller. reveal.js comes from
+npm by the manifest's entry `reveal-js` and is copied beside the slides, so a folder opens by double click, without a
+network. The notebooks run first, so that their figures are there; `--without-running` leaves the figures out and takes
+seconds.
 
 Keys: space for the next slide, Esc for the overview, S for the speaker's view, `?print-pdf` in the address for paper.
 """
@@ -87,7 +88,8 @@ def shown(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         short = len(text.source) <= SHORT_TEXT and len(code.source.splitlines()) <= SHORT_CODE
         if (text.cell_type, code.cell_type) == ("markdown", "code") and "skip" not in kinds and short:
             code.metadata["slideshow"] = {"slide_type": "fragment"}  # the question first, the answer at the next key
-    made.cells = [c for c in made.cells if c.metadata.get("slideshow", {}).get("slide_type") not in (None, "skip")]
+    cells = [c for c in made.cells if c.metadata.get("slideshow", {}).get("slide_type") not in (None, "skip")]
+    made.cells = [part for cell in cells for part in apart(cell)]
     made.metadata.pop("widgets", None)
     made.metadata["title"] = title(notebook)
     for cell in made.cells:
@@ -100,6 +102,15 @@ def shown(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                 code = data.pop("image/png").replace("\n", "")
                 data["text/html"] = f'<img src="data:image/png;base64,{code}" alt="{described}">'
     return made
+
+
+def apart(cell: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """The cell; where it shows two tables or more, its code and its outputs as two cells, for two slides."""
+    if sum("<table" in output.get("data", {}).get("text/html", "") for output in cell.get("outputs", [])) < 2:
+        return [cell]
+    alone = {"slideshow": {"slide_type": "subslide"}, "transient": {"remove_source": True}}  # no empty box of code
+    below, cell.outputs = nbformat.v4.new_code_cell(outputs=cell.outputs, metadata=alone), []
+    return [cell, below]
 
 
 def title(notebook: nbformat.NotebookNode) -> str:

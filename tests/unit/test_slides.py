@@ -73,6 +73,21 @@ def test_a_short_question_and_its_code_share_a_slide():
     assert cells[2].metadata["slideshow"]["slide_type"] == "subslide", "the notebook itself stays as it is"
 
 
+def test_two_tables_get_a_slide_of_their_own_after_their_code(program, tmp_path):
+    def shows(number):
+        tables = [nbformat.v4.new_output("display_data", data={"text/html": f"<table>{k}</table>"}) for k in "AB"]
+        slide = {"slideshow": {"slide_type": "subslide"}}
+        return nbformat.v4.new_code_cell("verdicts", outputs=tables[:number], metadata=slide)
+
+    head = nbformat.v4.new_markdown_cell("# A title", metadata={"slideshow": {"slide_type": "slide"}})
+    for number, slides in ((1, 1), (2, 2)):  # the heading and the code share one
+        page = make_slides.slides(nbformat.v4.new_notebook(cells=[head, shows(number)]))
+        (tmp_path / "a.html").write_text(page, encoding="utf-8")
+        found = pages.soup(tmp_path / "a.html").select("section section")
+        assert len(found) == slides and len(found[-1].select("table")) == number
+        assert bool(found[-1].select(".jp-InputArea")) == (number == 1), "tables alone have no box of code above them"
+
+
 def test_a_theme_that_loads_from_elsewhere_is_noticed(program, tmp_path):
     (program / "dist/theme/serif.css").write_text("@import url(https://fonts.example.org/a.css);", encoding="utf-8")
     make_slides.make(NOTEBOOKS[:1], tmp_path / "out", run=False)
