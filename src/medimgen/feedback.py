@@ -44,20 +44,23 @@ class Preferred(finetune.Finetuned):
 class thumbs(WithFrames):
     """A gallery of a run, two buttons under each image (reached with Tab, pressed with Enter or the space bar).
 
-    `votes` holds True, False or None (not voted) for each image; `buttons[3].value = True` votes from code.
+    `votes` holds True, False or None (not voted) for each image; `buttons[3].value = True` votes from code. `columns`
+    is the most that stand side by side; a narrower page shows fewer.
     """
 
     def __init__(self, run: Result | list[Result], columns: int = 4):
         self.images, self.prompts = drawn(run)
         self.view, self.buttons, cells = ipywidgets.HTML(), [], []
         for k, (image, prompt) in enumerate(zip(self.images, self.prompts, strict=True)):
-            verdicts = {"options": [("Thumb up", True), ("Thumb down", False)], "value": None}
+            verdicts = {"options": [("Thumb up", True), ("Thumb down", False)], "value": None, "tooltip": prompt}
+            verdicts["style"] = {"button_width": "118px"}  # two are as wide as the image
             self.buttons.append(ipywidgets.ToggleButtons(description=f"Image {k + 1}", **verdicts))
             self.buttons[k].observe(self._draw, "value")
             picture = ipywidgets.HTML(img(image, f"Synthetic image {k + 1}: {prompt}", 256))
             cells.append(ipywidgets.VBox([picture, self.buttons[k]]))
         self._draw()
-        grid = ipywidgets.Layout(grid_template_columns=f"repeat({columns}, max-content)")
+        grid = {"grid_template_columns": "repeat(auto-fill, 264px)", "grid_gap": "12px 8px"}
+        grid["max_width"] = f"{272 * columns}px"
         super().__init__([self.view, ipywidgets.GridBox(cells, layout=grid)])
 
     @property

@@ -14,8 +14,10 @@ import ipywidgets
 import numpy as np
 from PIL import Image
 
-from medimgen import dicom, metrics
+from medimgen import dicom, markup, metrics
 from medimgen.errors import CourseError
+
+HOW = "Drag, or press an arrow key"  # without a tooltip a slider's label shows "null"
 
 
 def data_uri(picture: np.ndarray, side: int = 512) -> str:
@@ -63,7 +65,7 @@ def show_frames(
         "var n=f.querySelectorAll('figure')[this.value].dataset.name;"
         "f.querySelector('output').textContent=n;this.setAttribute('aria-valuetext',n)"
     )
-    return (
+    return markup.spaced(
         f'<div data-frames><label for="{key}">{html.escape(label)}</label> '
         f'<input id="{key}" type="range" min="0" max="{len(frames) - 1}" value="{start}" '
         f'aria-valuetext="{html.escape(frames[start][0])}" oninput="{move}"> '
@@ -91,7 +93,7 @@ class window_slider(WithFrames):
         self.film = film
         low, high = np.nanmin(film.pixels), np.nanmax(film.pixels)
         centre, width = film.windows[0] if film.windows else ((low + high) / 2, high - low)
-        wide = {"continuous_update": True, "style": {"description_width": "4em"}, "layout": {"width": "30em"}}
+        wide = {"style": {"description_width": "4em"}, "layout": {"width": "30em"}, "tooltip": HOW}
         widest = max(2, round(width), int(high - low))
         self.centre = ipywidgets.IntSlider(round(centre), int(low), int(high), description="Centre", **wide)
         self.width = ipywidgets.IntSlider(round(width), 2, widest, description="Width", **wide)
@@ -123,7 +125,7 @@ class frame_slider(WithFrames):
 
     def __init__(self, label: str, frames: list[tuple[str, np.ndarray]], start: int = 0):
         self.label, self.frames = label, frames
-        self.slider = ipywidgets.IntSlider(start, 0, len(frames) - 1, description=label, readout=False)
+        self.slider = ipywidgets.IntSlider(start, 0, len(frames) - 1, description=label, readout=False, tooltip=HOW)
         self.view = ipywidgets.HTML()
         self.slider.observe(self._draw, "value")
         self._draw()
@@ -179,7 +181,8 @@ class blind_game(WithFrames):
         self.real.disabled = self.synthetic.disabled = k == n
         picture = "" if k == n else img(self.pictures[k], f"Film {k + 1}, real or synthetic", 384)
         told = "" if not k else f" That one was {'real' if self.is_real[k - 1] else 'synthetic'}."
-        self.view.value = f"<p>Film {min(k + 1, n)} of {n}.{told} So far: {self.score()}.</p>{picture}"
+        where = f"Film {k + 1} of {n}" if k < n else f"All {n} films answered"
+        self.view.value = f"<p>{where}.{told} {'So far' if k < n else 'Score'}: {self.score()}.</p>{picture}"
 
     def static(self) -> str:
         """The films of the game; what each is can be unfolded below it."""

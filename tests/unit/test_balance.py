@@ -230,9 +230,12 @@ def test_the_editor_changes_the_plan_and_says_what_it_costs():
     number.value = 15
     assert widget.plan == plan.change(1, number=15) and "17 films, 1.7 minutes" in widget.view.value
     text.value = "chest x-ray of Mr Smith, born 01/02/2020"
-    assert widget.plan == plan.change(1, number=15) and "Not taken over" in widget.view.value
-    text.value = "viral pneumonia, X-ay"
-    assert widget.plan.items[1].prompt == "viral pneumonia, X-ay" and "X-ay" in widget.view.value
+    assert widget.plan == plan.change(1, number=15) and "Not taken over (viral)" in widget.view.value
+    number.value = 14
+    assert "14" in widget.static() and "Not taken over (viral)" in widget.view.value  # the field still shows the name
+    number.value, text.value = 15, "viral pneumonia, X-ay"
+    assert widget.plan.items[1].prompt == "viral pneumonia, X-ay" and "In viral: &quot;X-ay&quot;" in widget.view.value
+    assert "Not taken over" not in widget.view.value
     assert "X-ay" in widget.static() and "<caption>17 films" in widget.static()
 
 

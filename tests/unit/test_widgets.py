@@ -42,6 +42,7 @@ def test_frame_slider():
     slider.slider.value = 1
     assert slider.view.value != before and 'alt="Step: end"' in slider.view.value
     assert 'value="1"' in slider.static()
+    assert slider.slider.tooltip  # else its label says "null" to who points at it
 
 
 def test_blind_game_counts_and_hides_nothing_but_the_answer():
@@ -54,6 +55,7 @@ def test_blind_game_counts_and_hides_nothing_but_the_answer():
     assert game.answers == [True] * 20 and game.real.disabled
     share = metrics.proportion(20, 20)
     assert f"20 of 20 right: 100% ({share.low:.0%} to 100%)" in game.view.value
+    assert "All 20 films answered. That one was" in game.view.value and "<img" not in game.view.value
     game.guess(True)
     assert len(game.answers) == 20
     game.reset()
@@ -79,15 +81,15 @@ def test_votes_are_kept_with_what_was_done_and_exported(tmp_path):
     named.answer(False)
     assert named.votes == [{"reader": "anna", **done[0], "leaves": False}]
     assert ballot.static().count("<figure") == 2
-    folded = re.findall(r"<details>.*?</details>", ballot.static())
+    folded = re.findall(r"(?s)<details>.*?</details>", ballot.static())
     assert "perturbation motion, severity 0.9" in folded[1] and ballot.static().count("0.9") == folded[1].count("0.9")
 
 
 def test_the_game_s_page_tells_no_answer_before_it_is_unfolded():
     real, fake = np.zeros((2, 3, 16, 16), np.uint8)
     page = widgets.blind_game(real, fake, trials=4).static()
-    assert sorted(re.findall(r"<details>.*?</summary>(\w+)</details>", page)) == ["real"] * 2 + ["synthetic"] * 2
-    assert not re.search("real|synthetic", re.sub(r"<details>.*?</details>", "", page))
+    assert sorted(re.findall(r"<details>.*?</summary>\s*(\w+)</details>", page)) == ["real"] * 2 + ["synthetic"] * 2
+    assert not re.search("real|synthetic", re.sub(r"(?s)<details>.*?</details>", "", page))
 
 
 def test_exported_votes_give_a_limit(tmp_path):

@@ -12,7 +12,7 @@ import ipywidgets
 import numpy as np
 import pandas as pd
 
-from medimgen import metrics, pictures, prompts
+from medimgen import markup, metrics, pictures, prompts
 from medimgen.errors import CourseError
 from medimgen.widgets import WithFrames, img, show_frames
 
@@ -123,35 +123,42 @@ class editor(WithFrames):
     """
 
     def __init__(self, plan):
-        self.plan, self.view, self.fields = plan, ipywidgets.HTML(), []
+        self.plan, self.view, self.fields, self.refused = plan, ipywidgets.HTML(), [], {}
         for k, item in enumerate(plan.items):
-            wide = {"layout": {"width": "36em"}, "continuous_update": False, "description": ", ".join(item.label)}
-            number = ipywidgets.BoundedIntText(item.number, min=0, max=100_000, description="films")
-            self.fields.append((ipywidgets.Text(item.prompt, **wide), number))
+            snug = {"style": {"description_width": "initial"}, "continuous_update": False}
+            words = {"description": ", ".join(item.label), "layout": {"width": "48em"}}
+            films = {"description": "films", "layout": {"width": "12em"}, "tooltip": "Number"}
+            prompt = ipywidgets.Text(item.prompt, **words, **snug)
+            number = ipywidgets.BoundedIntText(item.number, min=0, max=100_000, **films, **snug)
+            self.fields.append((prompt, number))
             for name, field in zip(("prompt", "number"), self.fields[k], strict=True):
                 field.observe(lambda change, k=k, name=name: self._set(k, **{name: change["new"]}), "value")
         super().__init__([*map(ipywidgets.HBox, self.fields), self.view])
         self._draw()
 
     def _set(self, k: int, **new) -> None:
+        name = ", ".join(self.plan.items[k].label)
         try:
             self.plan = self.plan.change(k, **new)
-            self._draw()
-        except CourseError as error:
-            self._draw(f"Not taken over: {error.what}. {error.next}")
+            self.refused.pop((k, *new), None)
+        except CourseError as error:  # said until that field is mended, for it no longer shows what the plan holds
+            self.refused[k, *new] = f"Not taken over ({name}): {error.what}. Next: {error.next}."
+        self._draw()
 
     def _cost(self) -> str:
         p = self.plan
         return f"{p.total:,} films, {p.minutes:.1f} minutes; at most {p.cap:g} times that if gates turn many away"
 
-    def _draw(self, said: str = "") -> None:
-        words = [f"{r.message} {r.next}" for item in self.plan.items for r in prompts.check(item.prompt)]
-        lines = (self._cost(), said, *dict.fromkeys(words))
-        self.view.value = "".join(f"<p>{html.escape(line)}</p>" for line in lines if line)
+    def _draw(self) -> None:
+        remarks: dict[str, list[str]] = {}
+        for item in self.plan.items:
+            for r in prompts.check(item.prompt):
+                remarks.setdefault(f"{r.message} Next: {r.next}.", []).append(", ".join(item.label))
+        lines = [self._cost(), *self.refused.values()]
+        lines += [f"In {' and '.join(names)}: {said}" for said, names in remarks.items()]
+        self.view.value = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
 
     def static(self) -> str:
         """The plan as a table."""
-        rows = ((", ".join(i.label), i.prompt, str(i.number), i.why) for i in self.plan.items)
-        body = "".join(f"<tr>{''.join(f'<td>{html.escape(c)}</td>' for c in row)}</tr>" for row in rows)
-        head = "".join(f'<th scope="col">{h}</th>' for h in ("Label", "Prompt", "Films", "Why"))
-        return f"<table><caption>{self._cost()}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        rows = ((", ".join(i.label), i.prompt, i.number, i.why) for i in self.plan.items)
+        return markup.table(self._cost(), ("Label", "Prompt", "Films", "Why"), rows)
