@@ -114,18 +114,6 @@ def test_a_page_with_a_formula_brings_mathjax_along(site):
     assert not with_formula or list(site.rglob("tex-chtml.js")), with_formula
 
 
-def test_a_slider_moves_by_keyboard(page, site):
-    """Pictures drawn beforehand, no kernel; as a file."""
-    page.goto((site / "notebooks" / "03-robustness.html").as_uri())
-    slider = page.locator("article input[type=range]").first
-    look = "e => e.closest('[data-frames]').innerHTML"
-    before = slider.evaluate(look), slider.input_value()
-    slider.focus()
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("ArrowRight")
-    assert slider.input_value() != before[1] and slider.evaluate(look) != before[0]
-
-
 @pytest.mark.parametrize("lost", ["lost.html", "lessons/lost.html", "notebooks/research/deeper/lost.html"])
 @pytest.mark.parametrize("below", ["", "course/"])
 def test_page_not_found_works_at_any_depth(page, site, tmp_path, lost, below):

@@ -1,7 +1,6 @@
 """The page that generates: the same pictures as Python, nothing sent, all by keyboard, and what it says when it cannot.
 
-Where ONNX Runtime Web cannot be had, the tests of drawing look instead at what the page says then, and warn that they
-did.
+Where ONNX Runtime Web could not be had, the tests of drawing look at what the page says then, and are skipped.
 """
 
 import base64
@@ -9,11 +8,10 @@ import io
 import json
 import re
 import shutil
-import sys
-import warnings
 
 import browser_generator
 import numpy as np
+import pages
 import pytest
 import tiny_site
 from PIL import Image
@@ -21,9 +19,6 @@ from PIL import Image
 from medimgen import generate
 from medimgen.data.fetch import is_fetched
 from medimgen.paths import ROOT
-
-sys.path.append(str(ROOT / "tests" / "site"))
-import pages
 
 pytestmark = pytest.mark.browser
 HERE = f"{browser_generator.PAGE}.html"
@@ -63,14 +58,12 @@ def page(asked, address):
     return page
 
 
-def draws(page) -> bool:
-    """Whether this build can draw; if it cannot, the page must say so, and whoever tests is warned."""
-    if is_fetched(browser_generator.PROGRAM):
-        page.wait_for_function("() => !document.querySelector('#maker fieldset').disabled", timeout=60_000)
-        return True
-    says_that_it_is_off(page)
-    warnings.warn("ONNX Runtime Web could not be had: tested what the page says without it", stacklevel=2)
-    return False
+def can_draw(page):
+    """Wait until the page can draw. Where the program for it is missing the page must say so; the test is skipped."""
+    if not is_fetched(browser_generator.PROGRAM):
+        says_that_it_is_off(page)
+        pytest.skip(f"ONNX Runtime Web is not here: run `{browser_generator.NEXT}` with a network")
+    page.wait_for_function("() => !document.querySelector('#maker fieldset').disabled", timeout=60_000)
 
 
 def says_that_it_is_off(page):
@@ -106,8 +99,7 @@ CASES = [("chest x-ray, normal", 0, 4), ("viral pneumonia, bright", 4294967295, 
 
 @pytest.mark.parametrize(("prompt", "seed", "steps"), CASES)
 def test_the_same_seed_gives_the_same_picture_as_python(page, runtime, monkeypatch, prompt, seed, steps):
-    if not draws(page):
-        return
+    can_draw(page)
     said = generate_here(page, prompt, seed, steps)
     assert re.search(r"Drawn in \d+\.\d s on this computer, after \d+\.\d s of loading", said)
     monkeypatch.setitem(runtime.facts, "steps", steps)
@@ -118,8 +110,7 @@ def test_the_same_seed_gives_the_same_picture_as_python(page, runtime, monkeypat
 
 def test_a_picture_made_beforehand_is_drawn_again(page):
     """Its button fills the form and draws; the page itself compares the two."""
-    if not draws(page):
-        return
+    can_draw(page)
     page.locator(".made-before button").nth(2).click()
     prompt, seed = browser_generator.SAMPLES[2]
     assert (page.input_value("#maker-prompt"), page.input_value("#maker-seed")) == (prompt, str(seed))
@@ -131,8 +122,7 @@ def test_a_picture_made_beforehand_is_drawn_again(page):
 
 def test_one_image_costs_five_seconds_of_a_processor_at_most(chromium, page):
     """Processor time of all the browser's processes, which waiting for a busy core does not lengthen; loading apart."""
-    if not draws(page):
-        return
+    can_draw(page)
     generate_here(page, "chest x-ray, normal", 1)
     session = chromium.new_browser_cdp_session()
 
@@ -150,14 +140,14 @@ def test_one_image_costs_five_seconds_of_a_processor_at_most(chromium, page):
 def test_no_request_leaves_this_machine(asked, address):
     page, urls = asked
     page.goto(f"{address}/{HERE}")
-    if draws(page):
-        generate_here(page, "chest x-ray, normal", 5)
-        page.context.set_offline(True)  # the plug pulled: the next image and its file need nothing more
-        generate_here(page, "chest x-ray, normal", 6)
-        with page.expect_download():
-            page.click("[data-part=save]")
-        page.context.set_offline(False)
-        assert any(url.endswith("unet.onnx") for url in urls) and any(url.endswith(".wasm") for url in urls)
+    can_draw(page)
+    generate_here(page, "chest x-ray, normal", 5)
+    page.context.set_offline(True)  # the plug pulled: the next image and its file need nothing more
+    generate_here(page, "chest x-ray, normal", 6)
+    with page.expect_download():
+        page.click("[data-part=save]")
+    page.context.set_offline(False)
+    assert any(url.endswith("unet.onnx") for url in urls) and any(url.endswith(".wasm") for url in urls)
     assert [url for url in urls if not url.startswith((f"{address}/", f"blob:{address}/", "data:"))] == []
     assert not [url for url in urls if "normal" in url]
     page.evaluate("fetch('http://other.invalid/').catch(() => 0)")
@@ -172,8 +162,7 @@ def test_nothing_is_loaded_from_another_host(html):
 
 def test_stop(page):
     """Stopped while it loads, and while it draws; nothing is shown then, and the next image comes all the same."""
-    if not draws(page):
-        return
+    can_draw(page)
     page.select_option("#maker-steps", "50")
     page.click("button[name=go]")
     page.click("[data-part=stop]")
@@ -189,8 +178,7 @@ def test_stop(page):
 
 
 def test_a_saved_image_says_that_it_is_synthetic(page, tmp_path):
-    if not draws(page):
-        return
+    can_draw(page)
     generate_here(page, "chest x-ray of a cat – normal", 5)
     with page.expect_download() as download:
         page.click("[data-part=save]")
@@ -208,12 +196,11 @@ def test_a_saved_image_says_that_it_is_synthetic(page, tmp_path):
 
 def test_an_image_too_like_a_film_is_not_saved(page, html):
     """With every distance called too near."""
-    if not draws(page):
-        return
+    can_draw(page)
     about = json.loads((html / "generator" / "about.json").read_text(encoding="utf-8"))
     page.route("**/about.json", lambda route: route.fulfill(json=about | {"threshold": 1.0}))
     page.reload()
-    assert draws(page)
+    can_draw(page)
     generate_here(page, "chest x-ray, normal", 5)
     page.click("[data-part=save]")
     page.wait_for_function(f"() => document.querySelector('{STATUS}').textContent.startsWith('Not saved')")
@@ -223,8 +210,7 @@ def test_an_image_too_like_a_film_is_not_saved(page, html):
 
 
 def test_unseen_words_are_named_and_identifiers_refused(asked, page):
-    if not draws(page):
-        return
+    can_draw(page)
     page.fill("#maker-prompt", "chest x-ray of a cat")
     assert "“cat”" in page.locator(WORDS).inner_text()
     page.fill("#maker-prompt", "chest x-ray of Mr Braithwaite")
@@ -241,8 +227,7 @@ def test_unseen_words_are_named_and_identifiers_refused(asked, page):
 
 def test_by_keyboard_alone(page):
     """Every control is reached by Tab in reading order, and Enter in the prompt generates."""
-    if not draws(page):
-        return
+    can_draw(page)
     page.focus("#maker-prompt")
     names = []
     for _ in range(5):
@@ -282,7 +267,7 @@ def test_it_fits_and_can_be_read(page, width, theme):
     """No sideways scrolling, and text of the form stands out from its ground by 4.5 to 1 in both themes (WCAG 2.2)."""
     page.set_viewport_size({"width": width, "height": 900})
     page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
-    draws(page)
+    can_draw(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.evaluate("document.querySelectorAll('#maker :disabled').forEach(e => e.disabled = false)")
     for selector in (
