@@ -267,7 +267,7 @@ def _page(event: str, args: tuple) -> Asked:
 
 def _program(event: str, args: tuple) -> Asked:
     for words in _commands(args[{"os.system": 0, "os.spawn": 2}.get(event, 1)]):
-        name = re.split(r"[/\\]", words[0].lower())[-1].removesuffix(".exe")
+        name = re.sub(r"\.(exe|cmd|bat)$", "", re.split(r"[/\\]", words[0].lower())[-1])
         if re.fullmatch(r"pyw?|pythonw?[\d.]*", name) and "-m" in words[:-1]:
             words = words[words.index("-m") + 1 :]
             name = words[0]
@@ -279,14 +279,20 @@ def _program(event: str, args: tuple) -> Asked:
 
 
 def _commands(command: object) -> Iterator[list[str]]:
-    """The words of each program that a command line, or a list of arguments, starts."""
+    r"""The words of each program that a command line, or a list of arguments, starts.
+
+    What stands in quotes is read twice: as a command of its own (sh -c "curl …") and as one word, the path of a program
+    with a blank in it ("C:\Program Files\…", which is how Windows hands on every list of arguments).
+    """
     parts = [_text(p) for p in ([command] if isinstance(command, str | bytes | os.PathLike) else command)]
     by_shell = len(parts) == 1 or re.fullmatch(SHELLS, parts[0])
     for piece in re.split(r"[;&|\n(){}`]|\$\(", " ".join(parts)) if by_shell else [parts]:
-        words = re.findall(r"[^\s'\"]+", piece) if by_shell else list(piece)
-        while words and re.fullmatch(BEFORE, words[0]):
-            words.pop(0)
-        yield from [words] if words else []
+        plain = re.findall(r"[^\s'\"]+", piece) if by_shell else list(piece)
+        quoted = [w.strip("'\"") for w in re.findall(r"\"[^\"]*\"|'[^']*'|[^\s'\"]+", piece)] if by_shell else plain
+        for words in [plain, quoted] if quoted != plain else [plain]:
+            while words and re.fullmatch(BEFORE, words[0]):
+                words.pop(0)
+            yield from [words] if words else []
 
 
 def _stop_unless_allowed(way: str, name: str, destination: str) -> None:

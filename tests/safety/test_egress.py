@@ -184,6 +184,24 @@ def test_request_goes_ahead_without_the_guard(way, tmp_path):
     assert "Refused" not in error and noted == []
 
 
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        (r'"C:\Program Files\Git\cmd\git.exe" clone ssh://git@192.0.2.1/x', ["git"]),
+        (r'"C:\Program Files (x86)\Git\cmd\git.exe" clone ssh://git@192.0.2.1/x', ["git"]),
+        (r'cmd.exe /c "C:\Program Files\nodejs\npm.cmd" install left-pad', ["npm"]),
+        (r'"C:\Users\A B\python.exe" -m pip download x', ["pip"]),
+        ("'/opt/my tools/curl' example.org", ["curl"]),
+        ("""sh -c "curl -O 'http://192.0.2.1/a b'" """, ["curl"]),
+        (r'"C:\Program Files\Git\cmd\git.exe" log --oneline', []),
+        (r'"C:\Program Files\notes\see curl.txt" example.org', []),
+        ('echo "a blank, curl"', []),
+    ],
+)
+def test_a_program_is_known_by_a_path_with_blanks(command, names):
+    assert list(dict.fromkeys(name for _, name, _ in egress._program("os.system", (command,)))) == names
+
+
 HARMLESS = """
 import os, socket, subprocess, sys, tempfile
 with socket.create_server(('localhost', 0)) as server:
