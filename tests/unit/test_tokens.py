@@ -93,7 +93,7 @@ def test_it_names_its_command_its_weights_and_its_run():
 
 def test_a_missing_package_names_the_next_action(monkeypatch):
     monkeypatch.setattr(smollm, "find_spec", lambda name: None if name == "gguf" else object())
-    with pytest.raises(CourseError, match=r"needs gguf(.|\n)*setup_env\.py research"):
+    with pytest.raises(CourseError, match=r"needs gguf(.|\n)*setup_env\.py research(.|\n)*pip install.*conda"):
         record_tokens.load()
 
 

@@ -62,7 +62,8 @@ def load(words: str = "") -> Language:
     if lacking := [name for name in NEEDED if find_spec(name) is None]:
         raise CourseError(
             f"the language model needs {', '.join(lacking)}",
-            next="run `python recipes/setup_env.py research`, then restart the kernel",
+            next="in the course's folder run `python3 recipes/setup_env.py research` if you set it up with make, or "
+            '`pip install --constraint constraints.txt --editable ".[research]"` with conda; then restart the kernel',
         )
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, utils
