@@ -9,7 +9,7 @@ from pathlib import Path
 import browser_generator
 import build_book
 import serve
-import yaml
+import small_book
 
 STUBS = {  # what the page links to
     "index": "# Course",
@@ -21,22 +21,13 @@ STUBS = {  # what the page links to
 
 def build(folder: Path) -> Path:
     """The page as `make book` makes it, among stubs of the pages that it links to; returns the folder of pages."""
-    config = yaml.safe_load((build_book.ROOT / "_config.yml").read_text(encoding="utf-8"))
-    config["html"].pop("favicon")
-    options = config["sphinx"]["config"]
-    options["extensions"].remove("sphinxcontrib.bibtex")
-    for key in ("bibtex_bibfiles", "bibtex_reference_style", "html_additional_pages"):
-        options.pop(key)
-    options["html_theme_options"].pop("logo")
     lessons = folder / "lessons"
     shutil.copytree(build_book.ROOT / "lessons" / "assets", lessons / "assets")
     for name, text in STUBS.items():
         (lessons / f"{name}.md").write_text(text + "\n", encoding="utf-8")
     shutil.copy(build_book.ROOT / f"{browser_generator.PAGE}.md", lessons)
-    chapters = [{"file": name} for name in [browser_generator.PAGE, *(f"lessons/{n}" for n in STUBS if n != "index")]]
-    toc = {"format": "jb-book", "root": "lessons/index", "chapters": chapters}
-    (folder / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
-    (folder / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    pages = ["lessons/index", browser_generator.PAGE, *(f"lessons/{name}" for name in STUBS if name != "index")]
+    small_book.configure(folder, pages, assets=True)
     return build_book.build(folder, folder)
 
 
@@ -47,3 +38,16 @@ def served(folder: Path) -> Iterator[str]:
         threading.Thread(target=web.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{web.server_port}"
         web.shutdown()
+
+
+@contextmanager
+def noting(chromium, **options) -> Iterator:
+    """A page in a context of its own, the addresses it asks for (`page.asked`), what it complains of (`page.said`)."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, **options)
+    page = context.new_page()
+    page.asked, page.said = [], []
+    context.on("request", lambda request: page.asked.append(request.url))
+    page.on("console", lambda message: page.said.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: page.said.append(str(error)))
+    yield page
+    context.close()

@@ -7,7 +7,7 @@ import binder
 import build_book
 import pages
 import pytest
-import yaml
+import small_book
 
 from medimgen.errors import CourseError
 
@@ -49,20 +49,9 @@ def test_what_is_no_public_address_is_refused_and_not_repeated(address):
 
 def tiny(folder, sizes):
     """Sources of a book: the page that explains Binder, and notebooks with these badges."""
-    config = yaml.safe_load((build_book.ROOT / "_config.yml").read_text(encoding="utf-8"))
-    config["html"].pop("favicon")
-    config["execute"]["execute_notebooks"] = "off"
-    options = config["sphinx"]["config"]
-    options["extensions"].remove("sphinxcontrib.bibtex")
-    for key in ("bibtex_bibfiles", "bibtex_reference_style", "html_additional_pages", "html_js_files"):
-        options.pop(key)
-    options["html_static_path"], options["html_css_files"] = [], []
-    options["html_theme_options"].pop("logo")
-    (folder / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    small_book.configure(folder, ["lessons/setup", *(f"notebooks/{name}" for name in sizes)], run=False)
     (folder / "lessons").mkdir()
     (folder / "lessons" / "setup.md").write_text("# Set up\n\n(setup-binder)=\n## Binder\n\nWords.\n", encoding="utf-8")
-    toc = {"format": "jb-book", "root": "lessons/setup", "chapters": [{"file": f"notebooks/{name}"} for name in sizes]}
-    (folder / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
     for name, size in sizes.items():
         badge = f"# A title\n\n**9 s · {size / 1000:.1f} GB · pocket tier · offline**\n\nProse."
         cell = {"cell_type": "markdown", "id": "a", "metadata": {}, "source": badge}

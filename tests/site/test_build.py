@@ -5,6 +5,7 @@ import json
 import build_book
 import pages
 import pytest
+import small_book
 import yaml
 
 FALLBACK = "<p>pictures drawn beforehand</p>"
@@ -15,45 +16,42 @@ WIDGET = {
 }
 
 
-@pytest.fixture
-def book(tmp_path):
-    """A book of one notebook under the course's own configuration; returns a function that builds it."""
-
-    def build(source):
-        config = yaml.safe_load((build_book.ROOT / "_config.yml").read_text(encoding="utf-8"))
-        config["html"].pop("favicon")
-        options = config["sphinx"]["config"]
-        for key in ("html_static_path", "html_css_files", "bibtex_bibfiles"):
-            options[key] = []
-        options["extensions"].remove("sphinxcontrib.bibtex")
-        for key in ("bibtex_bibfiles", "bibtex_reference_style", "html_additional_pages", "html_js_files"):
-            options.pop(key)
-        options["html_theme_options"].pop("logo")
-        (tmp_path / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
-        (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: page\n", encoding="utf-8")
-        cells = [
-            {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "# Page"},
-            {"cell_type": "code", "id": "b", "metadata": {}, "source": source, "outputs": [], "execution_count": None},
-        ]
-        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        notebook = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
-        (tmp_path / "page.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
-        return build_book.build(tmp_path, tmp_path)
-
-    return build
+def build(folder, *sources):
+    """A book of one notebook with these code cells, built; returns the folder of its pages."""
+    small_book.configure(folder, ["page"])
+    code = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+    cells = [{"cell_type": "markdown", "id": "title", "metadata": {}, "source": "# Page"}]
+    cells += [{**code, "id": f"code-{number}", "source": source} for number, source in enumerate(sources)]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    (folder / "page.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    return build_book.build(folder, folder)
 
 
-def test_html_wins_over_an_empty_widget(book):
-    site = book(f"from IPython.display import display\ndisplay({WIDGET!r}, raw=True)")
-    shown = pages.soup(site / "page.html").select_one("div.cell_output")
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A book with HTML beside a widget and with a widget of ipywidgets, in a folder that held another one."""
+    folder = tmp_path_factory.mktemp("book")
+    old = folder / "_build" / "html" / "old.html"
+    old.parent.mkdir(parents=True)
+    old.write_text("old", encoding="utf-8")
+    display = f"from IPython.display import display\ndisplay({WIDGET!r}, raw=True)"
+    return build(folder, display, "import ipywidgets\nslider = ipywidgets.IntSlider()\nslider")
+
+
+def test_html_wins_over_an_empty_widget(built):
+    shown = pages.soup(built / "page.html").select("div.cell_output")[0]
     assert FALLBACK in str(shown)
     assert "widget-view+json" not in str(shown)
-    assert pages.external_loads(site) == []
 
 
-def test_a_widget_of_ipywidgets_brings_no_script_from_another_host(book):
-    site = book("import ipywidgets\nslider = ipywidgets.IntSlider()\nslider")
-    assert pages.external_loads(site) == []
+def test_a_widget_of_ipywidgets_brings_no_script_from_another_host(built):
+    assert len(pages.soup(built / "page.html").select("div.cell_output")) == 2
+    assert pages.external_loads(built) == []
+
+
+def test_an_old_build_does_not_stay(built):
+    assert (built / "page.html").is_file() and not (built / "old.html").exists()
 
 
 def test_a_notebook_that_is_not_run_shows_its_quiz(tmp_path):
@@ -69,14 +67,7 @@ def test_a_notebook_that_is_not_run_shows_its_quiz(tmp_path):
     assert shown["outputs"][0]["data"]["text/html"].startswith('<section class="medimgen-quiz"')
 
 
-def test_a_crashing_notebook_fails_the_build(book, capfd):
-    with pytest.raises(RuntimeError):
-        book("1 / 0")
-
-
-def test_an_old_build_does_not_stay(book, tmp_path):
-    old = tmp_path / "_build" / "html" / "old.html"
-    old.parent.mkdir(parents=True)
-    old.write_text("old", encoding="utf-8")
-    book("1 + 1")
-    assert not old.exists()
+def test_a_crashing_notebook_fails_the_build(tmp_path, capfd):
+    with pytest.raises(RuntimeError, match="jupyter-book failed"):
+        build(tmp_path, "1 / 0")
+    assert "ZeroDivisionError" in "".join(capfd.readouterr())

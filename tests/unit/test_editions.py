@@ -7,6 +7,7 @@ import shutil
 import build_book
 import editions
 import pytest
+import small_book
 import yaml
 
 from medimgen.errors import CourseError
@@ -124,21 +125,12 @@ def test_preparing_leaves_the_sources_and_says_which_edition(tmp_path):
 def source(tmp_path_factory):
     """A small book under the course's own configuration: a page and a notebook with what is planted."""
     folder = tmp_path_factory.mktemp("book")
-    config = yaml.safe_load((build_book.ROOT / "_config.yml").read_text(encoding="utf-8"))
-    config["html"].pop("favicon")
-    options = config["sphinx"]["config"]
-    options["extensions"].remove("sphinxcontrib.bibtex")
-    for key in ("bibtex_bibfiles", "bibtex_reference_style", "html_additional_pages", "templates_path"):
-        options.pop(key, None)
-    options["html_theme_options"].pop("logo")
+    small_book.configure(folder, ["lessons/page", "notebooks/00"], assets=True)
     (folder / "lessons").mkdir()
     shutil.copytree(build_book.ROOT / "lessons" / "assets", folder / "lessons" / "assets")
     (folder / "lessons" / "page.md").write_text(PAGE, encoding="utf-8")
     (folder / "notebooks").mkdir()
     (folder / "notebooks" / "00.ipynb").write_text(json.dumps(notebook()), encoding="utf-8")
-    toc = {"format": "jb-book", "root": "lessons/page", "chapters": [{"file": "notebooks/00"}]}
-    (folder / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    (folder / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
     return folder
 
 
