@@ -1,13 +1,12 @@
-"""Barriers on the pages of the site: axe-core in both themes, keyboard, motion, print, and no sideways scrolling.
+"""Every page of the site, served: whom it asks, axe-core in both themes, widths; and keyboard, motion, print.
 
 axe-core comes by the manifest (`medimgen fetch axe-core`, before the network is blocked). It finds what a program can
 find; what it cannot is listed in the manifest's entry. Everything folded is opened before it looks.
 """
 
-from contextlib import contextmanager
-
 import build_book
 import pytest
+import tiny_site
 
 from medimgen.data.fetch import fetch, is_reachable
 from medimgen.paths import ROOT
@@ -43,24 +42,17 @@ def axe():
     return (fetch("axe-core") / "axe.min.js").read_text(encoding="utf-8")
 
 
-@contextmanager
-def new_page(chromium):
-    """A page of a reader who wants no motion, so that no colour is caught half-way."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
-    yield context.new_page()
-    context.close()
-
-
 @pytest.fixture
 def page(chromium):
-    with new_page(chromium) as page:
+    """A page of a reader who wants no motion, so that no colour is caught half-way."""
+    with tiny_site.noting(chromium, reduced_motion="reduce") as page:
         yield page
 
 
 @pytest.fixture(scope="module", params=NAMES)
 def opened(request, chromium, address):
-    """Each page of the site, everything folded open, once for all that looks at every page."""
-    with new_page(chromium) as page:
+    """Each page of the site, everything folded open, once for all tests that look at every page."""
+    with tiny_site.noting(chromium, reduced_motion="reduce") as page:
         visit(page, address, request.param)
         yield page
 
@@ -77,20 +69,29 @@ def paint(page, theme):
     page.evaluate("t => { const d = document.documentElement.dataset; d.theme = d.mode = t; }", theme)
 
 
-def test_nothing_makes_a_page_scroll_sideways(opened):
-    for width in (390, 768, 1440):
-        opened.set_viewport_size({"width": width, "height": 900})
-        assert opened.evaluate("document.documentElement.scrollWidth") <= width, width
+def test_a_page_asks_this_machine_only(opened, address):
+    opened.wait_for_load_state("networkidle")
+    assert len(opened.asked) > 5
+    assert [url for url in opened.asked if not url.startswith((f"{address}/", "data:", "blob:"))] == []
+    assert opened.evaluate("[...document.fonts].every(font => font.status !== 'error')")
+    assert opened.said == []
 
 
 def test_no_serious_barrier(opened, axe):
     """Light on a desktop's width, dark on a telephone's."""
     opened.evaluate(axe)
-    for theme, width, height in (("light", 1280, 900), ("dark", 390, 844)):
-        paint(opened, theme)
-        opened.set_viewport_size({"width": width, "height": height})
-        opened.wait_for_timeout(400)  # the theme looks again at what scrolls 300 ms after a change of size
-        assert opened.evaluate(SERIOUS) == []
+    paint(opened, "light")
+    assert opened.evaluate(SERIOUS) == []
+    paint(opened, "dark")
+    opened.set_viewport_size({"width": 390, "height": 844})
+    opened.wait_for_timeout(400)  # the theme looks again at what scrolls 300 ms after a change of size
+    assert opened.evaluate(SERIOUS) == []
+
+
+def test_nothing_makes_a_page_scroll_sideways(opened):
+    for width in (390, 768, 1440):
+        opened.set_viewport_size({"width": width, "height": 900})
+        assert opened.evaluate("document.documentElement.scrollWidth") <= width, width
 
 
 @pytest.mark.parametrize(

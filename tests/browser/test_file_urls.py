@@ -1,4 +1,4 @@
-"""The site without a network: opened as files, and served to a browser that notes whom it asks.
+"""The site without a network: opened as files by a browser that notes whom it asks, and served by `make serve`.
 
 Opened as a file, a page may not read another one: the search says so, and the page that generates.
 """
@@ -21,15 +21,8 @@ STYLED = "getComputedStyle(document.documentElement).getPropertyValue('--course-
 
 @pytest.fixture
 def page(chromium):
-    """A page, the addresses it asks for (`page.asked`) and what it complains of (`page.said`)."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    page.asked, page.said = [], []
-    context.on("request", lambda request: page.asked.append(request.url))
-    page.on("console", lambda message: page.said.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: page.said.append(str(error)))
-    yield page
-    context.close()
+    with tiny_site.noting(chromium) as page:
+        yield page
 
 
 def search(page, address, word):
@@ -83,16 +76,6 @@ def test_generate_as_a_file_says_what_to_do(page, site):
 
 
 # Served
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_page_asks_this_machine_only(page, address, name):
-    page.goto(f"{address}/{name}.html")
-    page.wait_for_load_state("networkidle")
-    assert len(page.asked) > 5
-    assert [url for url in page.asked if not url.startswith((f"{address}/", "data:", "blob:"))] == []
-    assert page.evaluate("[...document.fonts].every(font => font.status !== 'error')")
-    assert page.said == []
 
 
 def test_a_request_to_another_host_would_be_noticed(page, address):

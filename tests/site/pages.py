@@ -1,5 +1,6 @@
 """What the site tests look for in rendered pages: plain functions that return a list of complaints."""
 
+import functools
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -38,7 +39,14 @@ def html_files(site: Path) -> list[Path]:
 
 
 def soup(page: Path) -> BeautifulSoup:
-    """A page, parsed."""
+    """A page, parsed once for as long as the file stays as it is: a notebook takes a second. Not to be changed."""
+    stat = page.stat()
+    return parsed(page, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.cache
+def parsed(page: Path, changed: int, size: int) -> BeautifulSoup:
+    """A file of which these are the time of its last change and its size, parsed."""
     return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
 
 

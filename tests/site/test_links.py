@@ -3,7 +3,6 @@
 Links and anchors between pages: `test_internal_links_and_anchors_resolve` in test_site.py. Nothing outside is fetched.
 """
 
-import functools
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -17,7 +16,6 @@ HOST = re.compile(r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}")
 CITED = re.compile(r"\{cite(?::\w+)?\}`([^`]+)`")
 KEY = re.compile(r"^@\w+\{([^,\s]+),", re.MULTILINE)
 QUOTED = re.compile(r"<(pre|code|script|style)\b.*?</\1>|\shref=\S+", re.DOTALL)
-TREE = functools.cache(pages.soup)  # parsing a notebook takes a second
 RAW = ("{cite", "{doc}", "{ref}", "{term}", "{numref}", "{figure}", "](../", ".ipynb)")
 
 
@@ -43,14 +41,14 @@ def is_download(tag) -> bool:
 
 def outside(page: Path) -> list[str]:
     """Misshapen links of a page to other sites."""
-    tags = TREE(page).find_all("a", href=re.compile(r"^\s*([a-z][a-z0-9+.-]*:|//)"))
+    tags = pages.soup(page).find_all("a", href=re.compile(r"^\s*([a-z][a-z0-9+.-]*:|//)"))
     urls = [tag["href"] for tag in tags if not is_download(tag)]
     return [f"{page.name}: {url} ({why})" for url in urls if (why := misshapen(url))]
 
 
 def lost_figures(page: Path) -> list[str]:
     """Pictures whose file is not there or is empty, and figures without a caption."""
-    tree, bad = TREE(page), []
+    tree, bad = pages.soup(page), []
     for tag in tree.find_all(["img", "source", "video", "iframe", "object", "embed"]):
         for url in [tag.get("src") or tag.get("data") or "", *re.findall(r"(\S+)\s+[\d.]+[wx]", tag.get("srcset", ""))]:
             parts = urlsplit(url)
@@ -65,7 +63,7 @@ def lost_figures(page: Path) -> list[str]:
 
 def lost_citations(page: Path, entries: set[str]) -> list[str]:
     """Citations that name nobody, or lead to no entry of the page of references."""
-    tree, text = TREE(page), _prose(page)
+    tree, text = pages.soup(page), _prose(page)
     bad = [f"{page.name}: {raw} was not replaced" for raw in RAW if raw in text]
     bad += [f"{page.name}: {tag.get_text()}" for tag in tree.select("article .problematic, article .system-message")]
     for link in tree.select("article a[href*='references.html#']"):
@@ -95,7 +93,7 @@ def html(site):
 
 
 def test_links_to_other_sites_are_well_formed(html):
-    assert sum(len(TREE(page).select("a[href^=http]")) for page in html) > 50
+    assert sum(len(pages.soup(page).select("a[href^=http]")) for page in html) > 50
     assert [line for page in html for line in outside(page)] == []
 
 
