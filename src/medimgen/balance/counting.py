@@ -29,15 +29,14 @@ class Balance:
     """What `analyse` counts. A film with several labels stands in several cells, so cells may sum to more than `films`.
 
     `cells`, the largest first: the columns of `by`, films, patients (if a unit was named), effective, weight.
-    `together`: films with each pair of labels, None without a column of several labels. `imbalance`: largest over
-    smallest cell, infinite if one is empty. `simpson`: 1 / sum of squared shares (Simpson 1949), the number of equally
-    large cells that would be as diverse. `smallest`: a cell's values. `empty`: cells without a film.
+    `imbalance`: largest over smallest cell, infinite if one is empty. `simpson`: 1 / sum of squared shares (Simpson
+    1949), the number of equally large cells that would be as diverse. `smallest`: a cell's values. `empty`: cells
+    without a film.
     """
 
     by: tuple[str, ...]
     films: int
     cells: pd.DataFrame
-    together: pd.DataFrame | None
     imbalance: float
     simpson: float
     smallest: tuple[str, ...]
@@ -78,10 +77,10 @@ def analyse(table: pd.DataFrame, by: Sequence[str] = ("subtype",), unit: str | N
         raise CourseError(f"{len(table)} films, by {by}, beta {beta}", next="give films, a column, and beta below 1")
     if twice := [c for c in ("film", "file") if c in table and table[c].duplicated().any()]:
         raise CourseError(f"several rows have one {twice[0]}", next=f"keep one row each: drop_duplicates({twice[0]!r})")
-    rows, codes, names, together = np.arange(len(table)), [], [], None
+    rows, codes, names = np.arange(len(table)), [], []
     for name in by:
-        rows, codes, values, pairs = _cross(table[name], rows, codes)
-        names, together = [*names, values], pairs if together is None else together
+        rows, codes, values = _cross(table[name], rows, codes)
+        names.append(values)
     if (size := int(np.prod([len(v) for v in names]))) > MOST:
         raise CourseError(f"{size:,} combinations of {', '.join(by)}", next="name fewer columns, or group their values")
     flat = np.ravel_multi_index(codes, [len(v) for v in names])
@@ -96,9 +95,7 @@ def analyse(table: pd.DataFrame, by: Sequence[str] = ("subtype",), unit: str | N
     cells["effective"] = (1 - beta**n) / (1 - beta)
     cells["weight"] = (1 / cells["effective"].where(n > 0)).pipe(lambda w: w / w.mean())
     imbalance, simpson = n[0] / n[-1] if n[-1] else np.inf, n.sum() ** 2 / (n**2).sum()
-    return Balance(
-        tuple(by), len(table), cells, together, imbalance, simpson, tuple(cells[by].iloc[-1]), int((n == 0).sum())
-    )
+    return Balance(tuple(by), len(table), cells, imbalance, simpson, tuple(cells[by].iloc[-1]), int((n == 0).sum()))
 
 
 def _units(table: pd.DataFrame, unit: str) -> np.ndarray:
@@ -112,7 +109,7 @@ def _units(table: pd.DataFrame, unit: str) -> np.ndarray:
 
 def _cross(column: pd.Series, rows: np.ndarray, codes: list):
     """Each of `rows` (numbers of films) once for each of its labels in `column`: the rows, the codes so far and the
-    label's, the labels' names, and films with each pair of labels. Works on distinct texts, of which there are few.
+    label's, and the labels' names. Works on distinct texts, of which there are few.
     """
     known = list(column.cat.categories.astype(str)) if column.dtype == "category" else []
     of, texts = pd.factorize(column.astype("string").fillna(UNKNOWN))
@@ -123,11 +120,7 @@ def _cross(column: pd.Series, rows: np.ndarray, codes: list):
     u, starts = of[rows], np.cumsum(sizes) - sizes
     ends = np.cumsum(sizes[u])
     new = labels[np.arange(ends[-1]) + np.repeat(starts[u] - (ends - sizes[u]), sizes[u])]
-    has, pairs = np.zeros((len(parts), len(names))), None
-    has[np.repeat(np.arange(len(parts)), sizes), labels] = 1
-    if sizes.max() > 1:
-        pairs = pd.DataFrame((has.T * np.bincount(of, minlength=len(parts)) @ has).astype(int), names, names)
-    return np.repeat(rows, sizes[u]), [*(np.repeat(c, sizes[u]) for c in codes), new], names, pairs
+    return np.repeat(rows, sizes[u]), [*(np.repeat(c, sizes[u]) for c in codes), new], names
 
 
 def films(*names: str) -> pd.DataFrame:
