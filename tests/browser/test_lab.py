@@ -1,4 +1,4 @@
-"""A participant's first minutes: JupyterLab opens a notebook, runs it, and a slider changes a picture."""
+"""A participant's first minutes: JupyterLab opens a notebook, runs it, and every control of its widgets works."""
 
 import json
 import re
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import nbformat
 import pytest
+from controls import listen, use_all
 from lab import TOKEN, find_browser, open_page, running_lab
 from measure_notebooks import peak_of
 from playwright.sync_api import Error
@@ -35,6 +36,7 @@ class Run(NamedTuple):
     complaints: list[str]
     moved: bool
     popups: list[str]
+    used: list[str]
     peak_mb: float
 
 
@@ -81,6 +83,12 @@ def complaints(notebook):
     return found
 
 
+def widgets_of(notebook):
+    """How many outputs of a notebook are widgets."""
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
+    return sum("application/vnd.jupyter.widget-view+json" in output.get("data", {}) for output in outputs)
+
+
 def look(picture, file):
     """Screenshot of a picture; a widget may replace it meanwhile, so a detached one is looked for again."""
     for _ in range(9):
@@ -116,18 +124,23 @@ def slider_moves_picture(page, scratch):
 
 
 def drive(notebook_file, browser, scratch):
-    """Run one notebook in a JupyterLab of its own, move its slider, and look."""
+    """Run one notebook in a JupyterLab of its own, move its slider, use all its controls, and look."""
     root = scratch / "root"
     root.mkdir()
     shutil.copy(notebook_file, root)
     with running_lab(root, scratch) as (address, pid), peak_of(pid) as peak, open_page(browser) as page:
+        said = listen(page)
         run_all(page, address, notebook_file.name)
+        said.clear()  # while the kernel starts, JupyterLab asks it for widgets that it does not know yet
         page.screenshot(path=scratch / "run.png")
         moved = slider_moves_picture(page, scratch)
         page.screenshot(path=scratch / "slider.png")
+        used, wrong = use_all(page)
+        page.wait_for_selector(KERNEL_READY)
         popups = page.locator(".jp-Dialog, .Toastify__toast").all_inner_texts()
-        found = complaints(saved(page, root / notebook_file.name))
-    return Run(found, moved, popups, *peak)
+        notebook, shown = saved(page, root / notebook_file.name), page.evaluate("course.widgets()")
+    wrong += [] if shown == (of := widgets_of(notebook)) else [f"{shown} of {of} widgets are shown"]
+    return Run(complaints(notebook) + wrong + said, moved, popups, used, *peak)
 
 
 @pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda n: n.stem)
@@ -136,8 +149,9 @@ def driven(request, browser, tmp_path_factory):
     return drive(request.param, browser, tmp_path_factory.mktemp("lab"))
 
 
-def test_a_notebook_runs_and_its_slider_moves(driven):
+def test_a_notebook_runs_and_its_controls_work(driven):
     assert (driven.complaints, driven.moved, driven.popups) == ([], True, [])
+    assert driven.used
 
 
 @pytest.mark.skipif(not ROLLUP.is_file(), reason=f"the memory of server and kernel was not measured: no {ROLLUP} here")
@@ -153,24 +167,54 @@ def png(level):
     Image.fromarray(np.full((90, 120), level, np.uint8)).save(memory, "PNG")
     return memory.getvalue()
 picture = ipywidgets.Image(value=png(10), width=240)
-slider = ipywidgets.IntSlider(value=10, max=250, description="centre")
+slider = ipywidgets.IntSlider(value=10, max=250, description="centre", readout=False)
 def moved(change):
     picture.value = png(change.new)
-{connect}
+if not {spoilt}:
+    slider.observe(moved, "value")
 ipywidgets.VBox([slider, picture])
 """
+OF_EACH_KIND = """
+told = ipywidgets.HTML("nothing changed", layout={"width": "2000px" if {spoilt} else "auto"})
+controls = [
+    ipywidgets.FloatSlider(description="how far", disabled={spoilt}),
+    ipywidgets.Dropdown(options="ab", description="which"),
+    ipywidgets.Checkbox(description="whether"),
+    ipywidgets.RadioButtons(options="ab", description="either"),
+    ipywidgets.ToggleButtons(options="ab", description="one"),
+    ipywidgets.BoundedIntText(description="how many"),
+    ipywidgets.Text(description="" if {spoilt} else "what"),
+]
+def tell(change):
+    told.value = f"{change.owner.description} is {change.new}"
+for control in controls:
+    control.observe(tell, "value")
+button = ipywidgets.Button(description="now")
+def press(button):
+    told.value = "pressed"
+    assert not {spoilt}, "this button breaks"
+button.on_click(press)
+ipywidgets.VBox([*controls, button, told])
+"""
+BROKEN = "from IPython.display import HTML\nHTML('<img src=\"data:image/png;base64,\" height=90>')"
+KINDS = ["list which", "tick whether", "tick either, a", "tick either, b", "toggle one, a", "toggle one, b"]
+KINDS += ["number how many"]
+FAULTS = ["code cell 5: division by zero", "slider centre: the same beside it", "slider how far: disabled"]
+FAULTS += ["text : without a label", "an output is cut", "an output is blank", "an output is red"]
+FAULTS += ["the kernel said: this button breaks"]
 
 
 @pytest.mark.parametrize("spoilt", [False, True])
-def test_an_error_a_dead_slider_and_too_much_memory_are_noticed(spoilt, browser, tmp_path):
-    connect = "" if spoilt else "slider.observe(moved, 'value')"
-    cells = [CONSTRUCTED.replace("{connect}", connect)]
-    cells += ["block = bytearray(b'x') * 2_500_000_000", "1 / 0"] if spoilt else ["print(1)"]
+def test_an_error_a_dead_control_and_too_much_memory_are_noticed(spoilt, browser, tmp_path):
+    cells = [cell.replace("{spoilt}", str(spoilt)) for cell in (CONSTRUCTED, OF_EACH_KIND)]
+    cells += [BROKEN, "block = bytearray(b'x') * 2_500_000_000", "1 / 0"] if spoilt else ["print(1)"]
     cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
     file = tmp_path / "constructed.ipynb"
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     book = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     file.write_text(json.dumps(book), encoding="utf-8")
     run = drive(file, browser, tmp_path)
-    assert run[:3] == (["code cell 3: division by zero"] if spoilt else [], not spoilt, [])
+    assert run[:3] == (FAULTS if spoilt else [], not spoilt, [])
+    more = ["button now"] if spoilt else ["text what", "button now"]
+    assert run.used == ([] if spoilt else ["slider centre", "slider how far", "readout how far"]) + KINDS + more
     assert (run.peak_mb > BINDER_MB) == spoilt
