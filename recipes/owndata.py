@@ -146,7 +146,9 @@ def figures(rows: pd.DataFrame, draws: int = 2000, seed: int = 0) -> dict[str, I
 
 
 def record(work: Path, steps: dict[str, int], path: Path = RESULT) -> dict:
-    """Run what is missing, and write the figures with their rows' hash and the run's record."""
+    """Run what is missing, and write the figures with their rows' hash and the run's record. Its `seconds` are those of
+    this run: draws that were kept before cost none of them.
+    """
     with report.run("owndata", seed=0, parameters={"steps": steps, "draws": len(DRAWS)}, tier="full") as run:
         found = [cell(draw, work, steps) for draw in DRAWS]
         rows = make_rows([both for both, _ in found])

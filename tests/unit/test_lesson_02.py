@@ -7,6 +7,9 @@ import json
 import re
 import runpy
 
+import draws
+import owndata
+import pandas as pd
 import pytest
 import rebalance
 import record_answers
@@ -304,6 +307,28 @@ def test_page_quotes_claim_l2b_as_recorded():
     assert f"{found['estimate']:.3f} ({found['ci95'][0]:.3f} to {found['ci95'][1]:.3f})" in text
     for name in ("gain_made_16", "gain_made_32", "gain_donor_8", "gain_shuffled_8"):
         assert quoted(more[name]) in text
+
+
+def test_page_quotes_the_estimate_on_own_data():
+    text, found = " ".join(FOUND.split()), json.loads(owndata.RESULT.read_text("utf-8"))["figures"]
+    assert quoted(found["gain"]) in text and found["gain"]["ci95"][1] < 0.0055
+    for arm, words in (("own", "films of its own"), ("weights", "class weights alone")):
+        assert f"{words}: {found[f'f1_{arm}']['estimate']:.3f}" in text
+
+
+def test_own_data_follow_from_the_draws_that_were_kept():
+    recorded = json.loads(owndata.RESULT.read_text("utf-8"))
+    rows = pd.read_csv(owndata.RESULT.with_suffix(".rows.csv"))
+    assert recorded["rows_sha256"] == report.file_sha256(owndata.RESULT.with_suffix(".rows.csv"))
+    for k, draw in enumerate(owndata.DRAWS):
+        both, near = owndata.cell(draw, owndata.WORK, owndata.STEPS)
+        assert near == recorded["nearest_film_of_the_draw"][k]
+        for arm in ("own", "weights"):
+            assert [draws.LETTERS.index(word[k]) for word in rows[arm]] == both[arm].to_numpy().argmax(1).tolist()
+    again = owndata.figures(rows, 200)
+    for name, value in recorded["figures"].items():
+        assert abs(again[name].estimate - value["estimate"]) < 1e-5
+        assert abs(again[name].low - value["ci95"][0]) < 0.02
 
 
 def test_quiz_answers_every_option_and_gives_no_position_away():
