@@ -51,19 +51,22 @@ def test_the_torchvision_check_can_fail():
     assert distributions_with_torchvision(bad + good) == ["torchvision", "a"]
 
 
-def test_no_module_imports_torchvision():
-    """Importing every module of the package leaves torchvision out, and the command that checks can fail."""
+def test_no_module_imports_torchvision(tmp_path):
+    """Importing every module of the package leaves torchvision out; of a package with one that does, it does not."""
     walk = (
-        "import importlib, pkgutil, sys, types\n"
-        "{extra}\nimport medimgen\n"
-        "for m in pkgutil.walk_packages(medimgen.__path__, 'medimgen.'):\n"
+        "import importlib, pkgutil, sys\n"
+        "package = importlib.import_module(sys.argv[1])\n"
+        "for m in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
         "    m.name.endswith('__main__') or importlib.import_module(m.name)\n"
         "sys.exit('torchvision' in sys.modules)\n"
     )
-    plant = "sys.modules['torchvision'] = types.ModuleType('torchvision')"
+    (tmp_path / "planted" / "below").mkdir(parents=True)
+    for name, text in (("planted/below/a.py", "import torchvision"), ("planted/below/__init__.py", ""),
+                       ("planted/__init__.py", ""), ("torchvision.py", "")):  # fmt: skip
+        (tmp_path / name).write_text(text, encoding="utf-8")
     codes = [
-        subprocess.run([sys.executable, "-c", walk.format(extra=extra)], check=False).returncode
-        for extra in ("", plant)
+        subprocess.run([sys.executable, "-c", walk, package], cwd=tmp_path, check=False).returncode
+        for package in ("medimgen", "planted")
     ]
     assert codes == [0, 1]
 
