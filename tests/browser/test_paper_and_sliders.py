@@ -1,6 +1,5 @@
 """Pages on paper, sliders over pictures drawn beforehand, by keyboard, and slides that are too full; as files."""
 
-
 import make_slides
 import nbformat
 import pytest
