@@ -11,6 +11,7 @@ from benchmarks import generation, generation_monai
 from generator import autoencoder, common, diffusion, distil, features, texture
 
 from medimgen.errors import CourseError
+from medimgen.paths import ROOT
 
 
 @pytest.fixture
@@ -272,3 +273,23 @@ def test_monai_within_a_fifth_of_our_size(monkeypatch):
         arms = json.loads(generation.RESULT.read_text(encoding="utf-8"))["arms"]
         ours = arms["ours"]["parameters"]["all"]
         assert all(0.8 <= arm["parameters"]["all"] / ours <= 1.2 for arm in arms.values())
+
+
+def test_lesson_and_card_quote_the_record():
+    found = json.loads(generation.RESULT.read_text(encoding="utf-8"))
+    pages = [ROOT / "lessons" / "01-local-generative-ai.md", ROOT / "models" / "cxr-mini" / "README.md"]
+    lesson, card = (" ".join(page.read_text(encoding="utf-8").split()) for page in pages)
+    *ours, _ = found["rows"]
+    for row in found["rows"].values():
+        far = row["ruler"]["overall"]
+        assert "{estimate:.0f} ({low:.0f} to {high:.0f})".format(**far) in lesson
+        assert f"{far['estimate']:.0f}" in card
+        assert f"{row['judge']['viral']['made']['estimate']:.2f}" in card
+    for name in ours:
+        beside = found["beside"][name]
+        assert f"{beside['ratio']:.2f} times" in lesson and f"{beside['ratio']:.2f} times" in card
+        assert beside["beyond_two_thirds"]["low"] > 0, "missed, as both say"
+    for text in (lesson, card):
+        assert f"{found['minutes']:g} CPU minutes of one core" in text
+    assert f"{found['films']:,} films" in lesson and f"MONAI {found['versions']['monai']}" in card
+    assert f"in {found['arms']['ours']['stages']['distil']['seconds']:.0f} of the seconds" in lesson
