@@ -9,7 +9,7 @@ from html import escape
 
 ENDS = re.compile(
     r"(?:</(?:b|caption|dd|div|dt|fieldset|figcaption|figure|h[1-6]|label|legend|li|output|p|small|span|summary|td|text"
-    r"|th|tr)>|<br>)(?=\S)"
+    r"|th|tr)>|<br>)(?=[^\s.,;:!?)])"
 )
 
 
@@ -40,7 +40,8 @@ def table(
 def spaced(html: str) -> Html:
     """The same with a new line after what stands apart on a page.
 
-    Sphinx's search leaves the tags out and would take the words on both sides of one for a single word.
+    Sphinx's search leaves the tags out and would take the words on both sides of one for a single word. Punctuation
+    stays where it is.
     """
     return Html(ENDS.sub(r"\g<0>\n", html))
 

@@ -1,4 +1,4 @@
-"""Picture files that are no DICOM (PNG, JPEG, TIFF ...): opened here and nowhere else, so that all refuse alike."""
+"""Picture files that are no DICOM (PNG, JPEG, TIFF ...), read in one place, so that bad ones are refused alike."""
 
 from pathlib import Path
 

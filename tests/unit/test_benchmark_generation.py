@@ -282,8 +282,8 @@ def test_lesson_and_card_quote_the_record():
     *ours, _ = found["rows"]
     for row in found["rows"].values():
         far = row["ruler"]["overall"]
-        assert "{estimate:.0f} ({low:.0f} to {high:.0f})".format(**far) in lesson
-        assert f"{far['estimate']:.0f}" in card
+        told = "{estimate:.0f} ({low:.0f} to {high:.0f})".format(**far)
+        assert told in lesson and told in card
         assert f"{row['judge']['viral']['made']['estimate']:.2f}" in card
     for name in ours:
         beside = found["beside"][name]

@@ -14,45 +14,9 @@ PROMPT, SIZE, CHANNELS = "chest xray, normal", 16, 4
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """An untrained pipeline with 4 latent channels (which diffusers' inpainting knows) and a ControlNet that acts."""
-    from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+    from diffusers import ControlNetModel, DDIMScheduler
+    from tiny_pipeline import pipeline
 
-    torch.manual_seed(0)
-    words = {w: i for i, w in enumerate(["<pad>", "<unknown>", "chest", "xray,", "normal"])}
-    raw = Tokenizer(models.WordPiece(words, unk_token="<unknown>"))
-    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, model_max_length=8, pad_token="<pad>", unk_token="<unknown>"
-    )
-    sizes = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
-    text = CLIPTextModel(CLIPTextConfig(vocab_size=5, max_position_embeddings=8, **sizes))
-    vae = AutoencoderKL(
-        in_channels=1,
-        out_channels=1,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 8),
-        latent_channels=CHANNELS,
-        norm_num_groups=2,
-        scaling_factor=1.0,
-    )
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        in_channels=CHANNELS,
-        out_channels=CHANNELS,
-        down_block_types=("CrossAttnDownBlock2D",),
-        up_block_types=("CrossAttnUpBlock2D",),
-        block_out_channels=(16,),
-        layers_per_block=1,
-        cross_attention_dim=16,
-        attention_head_dim=2,
-        norm_num_groups=4,
-    )
-    net = ControlNetModel.from_unet(unet, conditioning_channels=3, conditioning_embedding_out_channels=(8, 8))
-    with torch.no_grad():
-        for block in (*net.controlnet_down_blocks, net.controlnet_mid_block, net.controlnet_cond_embedding.conv_out):
-            torch.nn.init.normal_(block.weight, std=0.3)
     scheduler = DDIMScheduler(
         beta_schedule="squaredcos_cap_v2",
         prediction_type="v_prediction",
@@ -60,8 +24,11 @@ def folders(tmp_path_factory):
         steps_offset=1,
         timestep_spacing="trailing",
     )
-    parts = dict(vae=vae, text_encoder=text, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
-    pipe = StableDiffusionPipeline(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    pipe = pipeline(scheduler, CHANNELS, "UNetMidBlock2DCrossAttn")
+    net = ControlNetModel.from_unet(pipe.unet, conditioning_channels=3, conditioning_embedding_out_channels=(8, 8))
+    with torch.no_grad():
+        for block in (*net.controlnet_down_blocks, net.controlnet_mid_block, net.controlnet_cond_embedding.conv_out):
+            torch.nn.init.normal_(block.weight, std=0.3)
     target = tmp_path_factory.mktemp("models")
     pipe.save_pretrained(target / "tiny")
     net.save_pretrained(target / "net")

@@ -88,3 +88,7 @@ def test_a_table_has_scopes_and_a_caption_and_takes_html_only_where_it_is_told()
         '<tbody><tr><th scope="row" style="top:0">&lt;i&gt;</th><td style="top:0"><i>x</i></td></tr></tbody></table>'
     )
     assert markup.spaced(made) == made, "twice is as good as once"
+
+
+def test_punctuation_stays_beside_its_word():
+    assert markup.spaced("<b>stop</b>, <b>go</b>on") == "<b>stop</b>, <b>go</b>\non"
